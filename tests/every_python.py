@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "every-python"
 SUPPORTED = ("3.10", "3.11", "3.12")
 AARCH64 = ("3.10", "3.12")  # JetPack 6, JetPack 7
-PLATFORMS = tuple(f"manylinux_2_{glibc}_aarch64" for glibc in (28, 27, 24, 17)) + ("manylinux2014_aarch64",)
+PLATFORMS = (*(f"manylinux_2_{glibc}_aarch64" for glibc in (28, 27, 24, 17)), "manylinux2014_aarch64")
 
 
 def interpreter(version: str) -> Path | None:
