@@ -1,0 +1,187 @@
+"""Train a teacher on labelled frames; distil a student from a teacher on labelled and unlabelled frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edge_runtime.errors import ConfigError
+from edge_runtime.preprocess import Preprocessor, PreprocessSpec
+from edge_sdk.augment import Batch
+from edge_sdk.config import DistillConfig, TeacherConfig
+from edge_sdk.frames import (
+    FrameRecord,
+    LabelledFrames,
+    UnlabelledFrames,
+    grey_scale,
+    network_inputs,
+    network_masks,
+)
+from edge_sdk.losses import dice_ce, pixelwise_kd
+from edge_sdk.progress import Progress, ProgressEvent, ignore_progress
+from edge_sdk.students import UNet, build_network
+from edge_sdk.teachers import Teacher
+from edge_sdk.train import FitReport, TrainingSet, fit
+
+__all__ = ["Trained", "distill_student", "output_planes", "train_teacher"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trained:
+    """A trained network in evaluation mode, how its training went, and which unlabelled frames it learned from."""
+
+    network: UNet
+    fit: FitReport
+    labelled_frames: int
+    unlabelled: tuple[FrameRecord, ...] = field(default=())
+
+
+def output_planes(classes: int) -> int:
+    """Planes of logits for `classes` foreground classes: one (sigmoid), or a background plane besides (softmax)."""
+    if classes < 1:
+        raise ConfigError(f"{classes} foreground classes; at least 1 is needed")
+    return 1 if classes == 1 else classes + 1
+
+
+def train_teacher(
+    labelled: LabelledFrames,
+    *,
+    spec: PreprocessSpec,
+    classes: int = 1,
+    config: TeacherConfig | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress = ignore_progress,
+) -> Trained:
+    """A U-Net trained from scratch on `labelled` with Dice plus cross-entropy.
+
+    `classes` counts the foreground classes. `checkpoint` is a file that a killed run continues from. Raises
+    `ConfigError` for masks that do not fit, and what `fit` raises.
+    """
+    config = config or TeacherConfig()
+    inputs = torch.from_numpy(network_inputs(labelled.frames, spec))
+    data = TrainingSet(
+        inputs=inputs,
+        labels=torch.from_numpy(network_masks(labelled, spec, classes)),
+        labelled=torch.ones(len(inputs), dtype=torch.bool),
+        scale=grey_scale(spec),
+    )
+    network = build_network(
+        config.network, in_channels=inputs.shape[1], classes=output_planes(classes), seed=config.optimiser.seed
+    )
+    report = fit(
+        network,
+        data,
+        lambda logits, batch: dice_ce(logits, batch.labels),
+        config.optimiser,
+        config.augment,
+        task="teacher",
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    return Trained(network=network, fit=report, labelled_frames=len(inputs))
+
+
+def distill_student(
+    teacher: Teacher,
+    *,
+    spec: PreprocessSpec,
+    labelled: LabelledFrames | None = None,
+    unlabelled: Sequence[UnlabelledFrames] = (),
+    classes: int = 1,
+    config: DistillConfig | None = None,
+    student: UNet | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress = ignore_progress,
+) -> Trained:
+    """A student that imitates `teacher` on every frame, and learns the truth where there is one.
+
+    The teacher answers each clean frame once; its logits are kept as float16 and take the same flip and crop as the
+    frame in every epoch, so an epoch costs the student's passes alone. Without `labelled` the teacher is the only
+    truth. `student` replaces the network of `config`. Raises `ConfigError` when there is nothing to learn from or
+    the masks do not fit, `InferenceError` when the teacher's output does not.
+    """
+    config = config or DistillConfig()
+    planes = output_planes(classes)
+    if teacher.classes != planes:
+        raise ConfigError(f"teacher {teacher.name} gives {teacher.classes} planes; {classes} classes need {planes}")
+    data = _soft_set(teacher, spec, labelled, unlabelled, classes, progress)
+    network = student or build_network(
+        config.network, in_channels=data.inputs.shape[1], classes=planes, seed=config.optimiser.seed
+    )
+    report = fit(
+        network,
+        data,
+        _Loss(config.temperature, config.distill_weight),
+        config.optimiser,
+        config.augment,
+        task="distill",
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    return Trained(
+        network=network,
+        fit=report,
+        labelled_frames=len(labelled.frames) if labelled else 0,
+        unlabelled=tuple(source.record for source in unlabelled),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """The soft-output loss of every frame and the task loss of the labelled ones (see `DistillConfig`)."""
+
+    temperature: float
+    distill_weight: float
+
+    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
+        if batch.soft is None:
+            raise ConfigError("distillation needs the teacher's logits in every batch")
+        weight = torch.where(batch.labelled, self.distill_weight, 1.0).view(-1, 1, 1)
+        share = weight.mean()
+        loss = pixelwise_kd(logits, batch.soft, self.temperature, weight) * share
+        if self.distill_weight < 1 and bool(batch.labelled.any()):
+            loss = loss + (1 - share) * dice_ce(logits[batch.labelled], batch.labels[batch.labelled])
+        return loss
+
+
+def _soft_set(
+    teacher: Teacher,
+    spec: PreprocessSpec,
+    labelled: LabelledFrames | None,
+    unlabelled: Sequence[UnlabelledFrames],
+    classes: int,
+    progress: Progress,
+) -> TrainingSet:
+    groups = [network_inputs(source.frames, spec) for source in unlabelled]
+    size = Preprocessor(spec).output_shape[2:]
+    truth = [np.zeros((sum(map(len, groups)), *size), np.uint8)]
+    if labelled is not None:
+        groups.insert(0, network_inputs(labelled.frames, spec))
+        truth.insert(0, network_masks(labelled, spec, classes))
+    if not groups:
+        raise ConfigError("neither labelled nor unlabelled frames were given; a student needs frames to learn from")
+    inputs = torch.from_numpy(np.concatenate(groups))
+    known = len(labelled.frames) if labelled else 0
+    return TrainingSet(
+        inputs=inputs,
+        labels=torch.from_numpy(np.concatenate(truth)),
+        labelled=torch.arange(len(inputs)) < known,
+        soft=_teacher_logits(teacher, inputs, progress),
+        scale=grey_scale(spec),
+    )
+
+
+def _teacher_logits(teacher: Teacher, inputs: Tensor, progress: Progress, batch_size: int = 16) -> Tensor:
+    """(N, C, H, W) float16; logits are clipped to +-30, where a sigmoid is 0 or 1 to float32, so float16 holds them."""
+    parts = []
+    for start in range(0, len(inputs), batch_size):
+        logits = teacher(inputs[start : start + batch_size])
+        parts.append(logits.clamp(-30, 30).to(torch.float16))
+        done = min(start + batch_size, len(inputs))
+        progress(ProgressEvent(task="teacher answers", step=done, total=len(inputs)))
+    return torch.cat(parts).clone()

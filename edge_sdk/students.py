@@ -1,0 +1,171 @@
+"""Networks that become students: a plain U-Net whose every operator lowers well.
+
+The blocks are chosen for INT8 and FP16 on TensorRT as much as for accuracy:
+
+- Plain 3 x 3 convolutions, BatchNorm (folded at export) and ReLU. Depthwise and grouped convolutions would save
+  multiply-adds, but strongly typed FP16 grouped convolutions have no kernel on some TensorRT 11 releases.
+- The decoder enlarges by nearest neighbour and convolves afterwards. Nearest neighbour copies values, so it
+  commutes with quantization and its input's scale stays valid; ConvTranspose has an error-prone per-channel axis,
+  fuses badly with Q/DQ and is often slower in INT8 than in FP16.
+- Skips are concatenated, so the two inputs of a Concat must share one scale; both come from a ReLU and start at 0.
+- The head is one 1 x 1 convolution. With `stem_stride=2` its logits are enlarged bilinearly, once, in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edge_runtime.errors import ConfigError
+from edge_sdk.config import DistillConfig, NetworkConfig, TeacherConfig
+
+__all__ = ["UNet", "build_network", "count_macs", "count_parameters", "light_unet", "unet_teacher"]
+
+
+def _conv_block(inputs: int, outputs: int, convs: int, stride: int = 1) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for k in range(convs):
+        layers += [
+            nn.Conv2d(inputs if k == 0 else outputs, outputs, 3, stride if k == 0 else 1, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+class UNet(nn.Module):
+    """U-Net (Ronneberger, Fischer and Brox, MICCAI 2015) from frames to logits of the same size.
+
+    (N, in_channels, H, W) float32 -> (N, classes, H, W) float32 logits. H and W must be multiples of `divisor`.
+    One class means a sigmoid, more mean a softmax with class 0 as background. For the settings see `NetworkConfig`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        classes: int = 1,
+        *,
+        width: int = 16,
+        depth: int = 4,
+        max_width: int = 512,
+        stem_stride: int = 1,
+        convs: int = 2,
+    ) -> None:
+        super().__init__()
+        if in_channels < 1 or classes < 1:
+            raise ConfigError(f"in_channels is {in_channels} and classes {classes}; both must be at least 1")
+        if stem_stride not in (1, 2):
+            raise ConfigError(f"stem_stride is {stem_stride}; 1 or 2 is allowed")
+        widths = [min(width << stage, max_width) for stage in range(depth)]
+        self.in_channels, self.classes, self.stem_stride = in_channels, classes, stem_stride
+        self.divisor = stem_stride << (depth - 1)
+        self.stem = _conv_block(in_channels, widths[0], convs, stem_stride)
+        self.pool = nn.MaxPool2d(2)
+        self.encoder = nn.ModuleList([_conv_block(a, b, convs) for a, b in pairwise(widths)])
+        self.decoder = nn.ModuleList([_conv_block(a + b, a, convs) for a, b in reversed(list(pairwise(widths)))])
+        self.head = nn.Conv2d(widths[0], classes, 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        if frames.shape[-1] % self.divisor or frames.shape[-2] % self.divisor:
+            raise ConfigError(
+                f"the input is {tuple(frames.shape[-2:])}; height and width must be multiples of {self.divisor}. "
+                "Change the size step of the preprocessing or the depth of the network."
+            )
+        x = self.stem(frames)
+        skips = []
+        for block in self.encoder:
+            skips.append(x)
+            x = block(self.pool(x))
+        for block in self.decoder:
+            x = block(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skips.pop()], dim=1))
+        logits: Tensor = self.head(x)
+        if self.stem_stride == 2:
+            logits = F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
+        return logits
+
+
+def build_network(config: NetworkConfig, *, in_channels: int = 1, classes: int = 1, seed: int = 0) -> UNet:
+    """A `UNet` with weights drawn from `seed` alone; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return UNet(
+            in_channels,
+            classes,
+            width=config.width,
+            depth=config.depth,
+            max_width=config.max_width,
+            stem_stride=config.stem_stride,
+            convs=config.convs,
+        )
+
+
+def unet_teacher(classes: int = 1, *, seed: int = 0) -> UNet:
+    """The demonstration's teacher, about half a million parameters."""
+    return build_network(TeacherConfig().network, classes=classes, seed=seed)
+
+
+def light_unet(classes: int = 1, *, seed: int = 0) -> UNet:
+    """The demonstration's student: at most 100 k parameters, a tenth of the teacher's multiply-adds or less."""
+    return build_network(DistillConfig().network, classes=classes, seed=seed)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of learned scalars."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@contextmanager
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+
+
+def _layer_macs(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> int:
+    if isinstance(layer, nn.Linear):
+        return output.numel() * layer.in_features
+    if isinstance(layer, nn.ConvTranspose2d):
+        return inputs[0].numel() * layer.weight[0].numel()
+    return output.numel() * layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else 0
+
+
+def count_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Multiply-adds of one forward pass on zeros of `input_shape` (with the batch dimension).
+
+    Convolutions, transposed convolutions and linear layers are counted, at the padded borders too; biases,
+    normalisation (folded at export), activations and resizing are not. Raises `ConfigError` when a layer with
+    weights is of a kind that is not counted.
+    """
+    counted = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        total += _layer_macs(layer, inputs, output)
+
+    hooks = []
+    try:
+        for name, layer in module.named_modules():
+            if isinstance(layer, counted):
+                hooks.append(layer.register_forward_hook(count))
+            elif next(layer.parameters(recurse=False), None) is not None and not isinstance(
+                layer, (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d, nn.PReLU)
+            ):
+                raise ConfigError(
+                    f"multiply-adds of layer {name!r} ({type(layer).__name__}) are not known; "
+                    "Conv2d, ConvTranspose2d and Linear are counted"
+                )
+        with _evaluation_mode(module), torch.no_grad():
+            module(torch.zeros(input_shape))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
