@@ -1,0 +1,150 @@
+"""Activation ranges for quantization calibration: run the float32 model over frames and look at every tensor."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+from edge_export._graph import GraphView, main_input
+from edge_export.gate import open_session
+from edge_runtime.errors import ConfigError, LoweringError
+
+__all__ = ["Method", "Ranges", "collect_ranges"]
+
+Method = Literal["minmax", "percentile", "mse"]
+Float32 = npt.NDArray[np.float32]
+
+_BINS = 2048
+_MSE_STEPS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranges:
+    """Magnitudes of every float32 tensor of one model over one set of inputs, in the tensor's own unit.
+
+    `absmax[name]` is the largest |x| seen; `clip[name]` <= absmax the magnitude that int8 should still represent by
+    `method`. `inputs_sha256` hashes the input tensors in order, `n_inputs` counts them.
+    """
+
+    absmax: dict[str, float]
+    clip: dict[str, float]
+    method: Method
+    n_inputs: int
+    inputs_sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form without the per-tensor tables' constants: method, count, hash, clip by tensor."""
+        return {
+            "method": self.method,
+            "n_inputs": self.n_inputs,
+            "inputs_sha256": self.inputs_sha256,
+            "absmax": self.absmax,
+            "clip": self.clip,
+        }
+
+
+def collect_ranges(
+    model: onnx.ModelProto,
+    inputs: Sequence[Float32],
+    *,
+    method: Method = "minmax",
+    percentile: float = 99.99,
+    threads: int = 1,
+) -> Ranges:
+    """Run `model` (float32) on each tensor of `inputs` (float32, the model's input shape) in ONNX Runtime.
+
+    `minmax` keeps the largest magnitude; `percentile` the magnitude below which `percentile` % of all values lie; `mse`
+    the clip with the least expected squared error of symmetric 8-bit rounding plus clipping, by a search over
+    a histogram of 2048 bins (Banner et al., "Post training 4-bit quantization", 2019, section 4, done
+    numerically). Raises `ConfigError` on a bad method, percentile or input and `LoweringError` when the
+    model gives values that are not finite.
+    """
+    _check_inputs(model, inputs, method, percentile)
+    view = GraphView(model)
+    names = [name for node in view.nodes for name in node.output if name and view.is_float(name)]
+    run = _probe(model, view, names, threads)
+    tracked = [main_input(model)[0], *names]
+    absmax = dict.fromkeys(tracked, 0.0)
+    for sample in inputs:
+        for name, array in run(sample).items():
+            absmax[name] = max(absmax[name], _absmax(name, array))
+    clip = dict(absmax)
+    if method != "minmax":
+        for name, counts in _histograms(run, inputs, absmax).items():
+            clip[name] = absmax[name] * _clip_share(counts, method, percentile)
+    digest = hashlib.sha256()
+    for sample in inputs:
+        digest.update(np.ascontiguousarray(sample).tobytes())
+    return Ranges(absmax=absmax, clip=clip, method=method, n_inputs=len(inputs), inputs_sha256=digest.hexdigest())
+
+
+def _check_inputs(model: onnx.ModelProto, inputs: Sequence[Float32], method: str, percentile: float) -> None:
+    if method not in ("minmax", "percentile", "mse"):
+        raise ConfigError(f"method is {method!r}; choose minmax, percentile or mse")
+    if not 50.0 < percentile <= 100.0:
+        raise ConfigError(f"percentile is {percentile}; it must lie in (50, 100]")
+    if len(inputs) == 0:
+        raise ConfigError("no inputs for quantization calibration; give preprocessed frames, never random numbers")
+    name, shape = main_input(model)
+    for index, sample in enumerate(inputs):
+        if sample.dtype != np.float32 or sample.shape != shape:
+            raise ConfigError(f"input {index} is {sample.dtype} {sample.shape}; {name!r} takes float32 {shape}")
+
+
+def _probe(
+    model: onnx.ModelProto, view: GraphView, names: list[str], threads: int
+) -> Callable[[Float32], dict[str, Float32]]:
+    """A function that runs one sample and gives every tensor, the input included."""
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    for name in names:
+        if name not in view.outputs:
+            probed.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, view.types[name].shape))
+    session = open_session(probed, threads=threads)
+    input_name = main_input(model)[0]
+
+    def run(sample: Float32) -> dict[str, Float32]:
+        arrays = session.run(names, {input_name: sample})
+        return {input_name: sample, **dict(zip(names, arrays, strict=True))}
+
+    return run
+
+
+def _absmax(name: str, array: Float32) -> float:
+    largest = float(np.abs(array).max(initial=0.0))
+    if not np.isfinite(largest):
+        raise LoweringError(f"tensor {name!r} has values that are not finite; the float32 model itself is broken")
+    return largest
+
+
+def _histograms(
+    run: Callable[[Float32], dict[str, Float32]], inputs: Sequence[Float32], absmax: dict[str, float]
+) -> dict[str, npt.NDArray[np.int64]]:
+    found = {name: np.zeros(_BINS, np.int64) for name, top in absmax.items() if top > 0}
+    for sample in inputs:
+        for name, array in run(sample).items():
+            if name in found:
+                found[name] += np.histogram(np.abs(array), bins=_BINS, range=(0.0, absmax[name]))[0]
+    return found
+
+
+def _clip_share(counts: npt.NDArray[np.int64], method: Method, percentile: float) -> float:
+    """The clip as a share of the largest magnitude, in (0, 1]."""
+    if method == "percentile":
+        reached = np.cumsum(counts) >= counts.sum() * (percentile / 100.0)
+        return float((int(np.argmax(reached)) + 1) / _BINS)
+    centres = (np.arange(_BINS) + 0.5) / _BINS
+    shares = np.linspace(1.0 / _MSE_STEPS, 1.0, _MSE_STEPS)
+    costs = []
+    for share in shares:
+        step = share / 127.0
+        rounded = np.minimum(np.rint(centres / step), 127.0) * step
+        costs.append(float((counts * (centres - rounded) ** 2).sum()))
+    return float(shares[int(np.argmin(costs))])
