@@ -1,0 +1,83 @@
+"""Exact areas of inclusions inside the scan area."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.simulate.probe import ProbeModel
+from edge_sdk.simulate.scene import Inclusion, Scene
+
+__all__ = ["InclusionTruth", "inclusion_truth"]
+
+FloatArray = npt.NDArray[np.float32]
+Places = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
+
+_SAMPLES = 240
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InclusionTruth:
+    """One inclusion as it is in a frame: where its centre lies (mm), and the mm^2 of it that lie in the scan area.
+
+    `area_mm2` leaves out what a later inclusion covers, so the sum over the anechoic ones is the area of the mask.
+    """
+
+    kind: Literal["anechoic", "hypoechoic", "hyperechoic"]
+    x_mm: float
+    z_mm: float
+    area_mm2: float
+    whole_area_mm2: float
+
+
+def _touches(a: Inclusion, b: Inclusion) -> bool:
+    return math.hypot(a.x_mm - b.x_mm, a.z_mm - b.z_mm) < a.reach_mm + b.reach_mm
+
+
+def _midpoints(low: float, high: float) -> FloatArray:
+    return (low + (np.arange(_SAMPLES, dtype=np.float32) + 0.5) * (high - low) / _SAMPLES).astype(np.float32)
+
+
+def inclusion_truth(
+    scene: Scene,
+    probe: ProbeModel,
+    index: int,
+    forward: Places | None = None,
+    backward: Places | None = None,
+) -> InclusionTruth:
+    """The truth of `scene.inclusions[index]`.
+
+    `forward` takes places of the tissue at rest (mm) to where they are now, `backward` the other way; None is at
+    rest. The area is the closed form where the whole inclusion is visible and at rest, else the midpoint
+    rule on 240 x 240 points of its box (error below 0.1 % for an ellipse).
+    """
+    inclusion, later = scene.inclusions[index], scene.inclusions[index + 1 :]
+    x, z = inclusion.outline(96)
+    cx, cz = np.array([inclusion.x_mm], np.float32), np.array([inclusion.z_mm], np.float32)
+    covered = any(_touches(inclusion, other) for other in later)
+    if forward is not None:
+        (x, z), (cx, cz) = forward(x, z), forward(cx, cz)
+    area = inclusion.area_mm2
+    if forward is not None or covered or not bool(probe.inside(x, z).all()):
+        pad = 0.02 * float(max(np.ptp(x), np.ptp(z)))
+        xs, zs = _midpoints(x.min() - pad, x.max() + pad), _midpoints(z.min() - pad, z.max() + pad)
+        gx, gz = (g.astype(np.float32) for g in np.meshgrid(xs, zs))
+        seen = probe.inside(gx, gz)
+        if backward is not None:
+            gx, gz = backward(gx, gz)
+        seen &= inclusion.level(gx, gz) <= 1
+        for other in later:
+            seen &= other.level(gx, gz) > 1
+        area = float(seen.mean()) * float(np.ptp(xs) * np.ptp(zs)) * (_SAMPLES / (_SAMPLES - 1)) ** 2
+    return InclusionTruth(
+        kind=inclusion.kind,
+        x_mm=float(cx[0]),
+        z_mm=float(cz[0]),
+        area_mm2=area,
+        whole_area_mm2=inclusion.area_mm2,
+    )
