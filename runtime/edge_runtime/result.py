@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.frame import Frame
 
-__all__ = ["Area", "Result", "State"]
+__all__ = ["Area", "Lease", "Result", "State"]
 
 State = Literal["fresh", "degraded", "stale", "failed"]
+
+
+class Lease(Protocol):
+    """A counted hold on the buffers of a result (`edge_runtime.streaming.ResultPool` hands them out)."""
+
+    def retain(self) -> None:
+        """One holder more."""
+
+    def release(self) -> None:
+        """One holder less; the last one gives the buffers back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +41,12 @@ class Result:
 
     `state`: `fresh` first choice, in full; `degraded` a lower rung or a skipped stage; `stale` outputs of an
     earlier frame (`outputs_from`); `failed` no outputs (`reason`). `mask` (H, W) uint8 in SOURCE pixels: 0
-    background, k the k-th class; `probability` (h, w) float32 at network size; both belong to the result pool: they are
-    valid until `release()`. Times are host monotonic ns; `stages_ns` are the work of each stage and
-    `waits_ns` the waits; their sum is `done_ns - frame.arrival_ns`.
+    background, k the k-th class; `probability` (h, w) float32 at network size; both are read-only and belong to
+    the result pool: they are valid until `release()`. Times are host monotonic ns; `stages_ns` are the work of
+    each stage and `waits_ns` the waits; their sum is `done_ns - frame.arrival_ns`.
+
+    Whoever keeps a result beyond the call it was given in calls `retain()` and later `release()`, or takes a
+    `copy()`. `extra` may hold text for the log (a message of an error); it is never recorded.
     """
 
     frame: Frame
@@ -54,3 +67,41 @@ class Result:
     stages_ns: dict[str, int] = field(default_factory=dict)
     waits_ns: dict[str, int] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    lease: Lease | None = field(default=None, repr=False)
+
+    @property
+    def latency_ns(self) -> int:
+        """From the frame's arrival to the finished result."""
+        return self.done_ns - self.frame.arrival_ns
+
+    @property
+    def late(self) -> bool:
+        """Whether it was finished after its deadline."""
+        return self.deadline_ns is not None and self.done_ns > self.deadline_ns
+
+    @property
+    def missed(self) -> bool:
+        """Whether the frame had no fresh or degraded result by its deadline."""
+        return self.late or self.state not in ("fresh", "degraded")
+
+    def retain(self) -> None:
+        """Hold the buffers once more; every `retain` needs its `release`."""
+        if self.lease is not None:
+            self.lease.retain()
+
+    def release(self) -> None:
+        """Let go of the buffers; `mask` and `probability` must not be read afterwards."""
+        if self.lease is not None:
+            self.lease.release()
+
+    def copy(self) -> Result:
+        """The same result with arrays of its own, free of the pool; the frame's image is shared."""
+        return replace(
+            self,
+            mask=None if self.mask is None else self.mask.copy(),
+            probability=None if self.probability is None else self.probability.copy(),
+            stages_ns=dict(self.stages_ns),
+            waits_ns=dict(self.waits_ns),
+            extra=dict(self.extra),
+            lease=None,
+        )

@@ -1,1 +1,3 @@
-"""Placeholder replaced by the package's owner."""
+"""Metrics that a device can compute: latency and segmentation, in NumPy. Import the module that is needed."""
+
+__all__: list[str] = []

@@ -1,0 +1,59 @@
+"""`Branch`: one model's way from frame to result, and the ladder it may step down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge_runtime.errors import ConfigError
+from edge_runtime.result import Result
+from edge_runtime.runners.base import Runner
+from edge_runtime.streaming.contracts import Postprocess, Preprocess
+from edge_runtime.streaming.policy import LadderPolicy, Policy
+
+__all__ = ["Branch", "Rung"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rung:
+    """One variant on one runner, and how its outputs are read."""
+
+    runner: Runner
+    postprocess: Postprocess
+
+    @property
+    def probability_shape(self) -> tuple[int, int]:
+        """(h, w) of the first image-shaped output; (0, 0) when there is none."""
+        shapes = (output.shape for output in self.runner.outputs if len(output.shape) == 4)
+        return next(((shape[2], shape[3]) for shape in shapes), (0, 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Branch:
+    """What a pipeline does with each frame under one name.
+
+    `rungs` go from the first choice down; warm-up removes those that are not cheaper. `cadence` n runs on every n-th
+    frame. `budget_ms` counts from the frame's arrival; None sets no deadline. `refine` is an optional stage that may
+    change the result in place before it is published; it is the first thing to be left out, and a result without it
+    is `degraded`. `policy` makes a fresh policy for every stream. All rungs take the same input.
+    """
+
+    preprocess: Preprocess
+    rungs: tuple[Rung, ...]
+    cadence: int = 1
+    budget_ms: float | None = None
+    refine: Callable[[Result], None] | None = None
+    policy: Callable[[], Policy] = LadderPolicy
+    bundle_sha256: str = ""
+    preprocess_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.rungs:
+            raise ConfigError("a branch without rungs cannot run; give it at least one Rung")
+        if self.cadence < 1:
+            raise ConfigError(f"cadence is {self.cadence}; 1 means every frame, n every n-th")
+        if self.budget_ms is not None and not self.budget_ms > 0:
+            raise ConfigError(f"budget_ms is {self.budget_ms}; it must be above 0, or None for no deadline")
+        inputs = {rung.runner.input for rung in self.rungs}
+        if len(inputs) > 1:
+            raise ConfigError(f"the rungs of a branch take different inputs: {sorted(map(str, inputs))}")

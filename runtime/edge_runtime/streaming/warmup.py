@@ -1,0 +1,93 @@
+"""Warm-up: first calls out of the way, each rung measured, and rungs that are not cheaper taken out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_runtime.clock import Clock
+from edge_runtime.frame import Frame
+from edge_runtime.streaming.branch import Branch, Rung
+
+__all__ = ["Ladder", "RungReport", "synthetic_frame", "warm_up"]
+
+_MARGIN = 0.95  # a rung must cost at most this share of the one above, or noise would decide
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungReport:
+    """What warm-up found about one declared rung; `median_ns` is inference plus postprocessing, None unmeasured."""
+
+    variant: str
+    runner: str
+    median_ns: int | None
+    runs: int
+    kept: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ladder:
+    """The rungs that are left, first choice first, and their measured costs as (stage, rung, ns)."""
+
+    rungs: tuple[Rung, ...]
+    reports: tuple[RungReport, ...]
+    costs: tuple[tuple[str, int, int], ...] = ()
+
+
+def synthetic_frame(clock: Clock, shape: tuple[int, int] = (480, 640)) -> Frame:
+    """A grey frame of even noise, (H, W) uint8, for a warm-up before any real frame is there."""
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    return Frame(image=image, index=0, arrival_ns=clock.now_ns())
+
+
+def warm_up(branch: Branch, frame: Frame, *, runs: int, clock: Clock) -> Ladder:
+    """Run every rung `runs` times on `frame` after one call that is not counted, and keep those worth keeping.
+
+    The declared order is the order of preference: the first rung always stays, each further one only when its median
+    is at least 5 % below that of the last one kept. So the ladder is ordered by latency as well. With `runs` 0
+    nothing is measured and all stay. Runners must be active. Raises what preprocessing, runner or postprocessing
+    raise.
+    """
+    if runs == 0:
+        reports = tuple(_report(rung, None, 0, True, "not measured") for rung in branch.rungs)
+        return Ladder(rungs=branch.rungs, reports=reports)
+    kept: list[Rung] = []
+    found: list[RungReport] = []
+    costs: list[tuple[str, int, int]] = []
+    bound: int | None = None
+    for rung in branch.rungs:
+        samples = [_measure(branch, rung, frame, clock) for _ in range(runs + 1)][1:]
+        median = int(np.median([infer + post for _, infer, post in samples]))
+        keep = bound is None or median <= _MARGIN * bound
+        note = "" if keep else f"{median / 1e6:.2f} ms is not cheaper than the rung above ({(bound or 0) / 1e6:.2f} ms)"
+        found.append(_report(rung, median, runs, keep, note))
+        if keep:
+            bound = median
+            costs += [cost for sample in samples for cost in _costs(sample, len(kept))]
+            kept.append(rung)
+    branch.preprocess.reset()
+    return Ladder(rungs=tuple(kept), reports=tuple(found), costs=tuple(costs))
+
+
+def _report(rung: Rung, median_ns: int | None, runs: int, kept: bool, note: str) -> RungReport:
+    runner = rung.runner
+    return RungReport(variant=runner.variant, runner=runner.name, median_ns=median_ns, runs=runs, kept=kept, note=note)
+
+
+def _measure(branch: Branch, rung: Rung, frame: Frame, clock: Clock) -> tuple[int, int, int]:
+    """Durations in ns of preprocessing, inference and postprocessing of one call."""
+    start = clock.now_ns()
+    prepared = branch.preprocess(frame)
+    ready = clock.now_ns()
+    outputs = rung.runner.infer({rung.runner.input.name: prepared.tensor})
+    inferred = clock.now_ns()
+    mask, probability = np.empty(frame.shape, np.uint8), np.empty(rung.probability_shape, np.float32)
+    rung.postprocess(outputs, prepared, frame, mask_out=mask, probability_out=probability)
+    return ready - start, inferred - ready, clock.now_ns() - inferred
+
+
+def _costs(sample: tuple[int, int, int], rung: int) -> list[tuple[str, int, int]]:
+    stages = ("preprocess", "infer", "postprocess")
+    return [(stage, rung, cost) for stage, cost in zip(stages, sample, strict=True)]
