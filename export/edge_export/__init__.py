@@ -9,21 +9,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edge_export._card import ModelCard
+    from edge_export._lint import Finding, lint, require_clean, rule_table
+    from edge_export._lower import LoweredVariant, LoweringReport, lower
+    from edge_export._package import Parity, measure_parity, package, self_test
+    from edge_export._tidy import convert_opset, tidy
     from edge_export.fp16 import islands, to_fp16
     from edge_export.gate import GateError, GateReport, check_model, rtx_gate, run_model
     from edge_export.int8 import to_int8
-    from edge_export._lint import Finding, lint, require_clean, rule_table
     from edge_export.macs import count_macs
     from edge_export.ranges import Ranges, collect_ranges
-    from edge_export._tidy import convert_opset, tidy
     from edge_export.torch_export import export_torch, torch_parity
+    from edge_export.verify import VariantScore, VerificationReport, run_variant, verify_variants
 
 __version__ = "0.1.0"
 __all__ = [
     "Finding",
     "GateError",
     "GateReport",
+    "LoweredVariant",
+    "LoweringReport",
+    "ModelCard",
+    "Parity",
     "Ranges",
+    "VariantScore",
+    "VerificationReport",
     "__version__",
     "check_model",
     "collect_ranges",
@@ -32,21 +42,33 @@ __all__ = [
     "export_torch",
     "islands",
     "lint",
+    "lower",
+    "measure_parity",
+    "package",
     "require_clean",
     "rtx_gate",
     "rule_table",
     "run_model",
+    "run_variant",
+    "self_test",
     "tidy",
     "to_fp16",
     "to_int8",
     "torch_parity",
+    "verify_variants",
 ]
 
 _HOMES = {
     "Finding": "_lint",
     "GateError": "gate",
     "GateReport": "gate",
+    "LoweredVariant": "_lower",
+    "LoweringReport": "_lower",
+    "ModelCard": "_card",
+    "Parity": "_package",
     "Ranges": "ranges",
+    "VariantScore": "verify",
+    "VerificationReport": "verify",
     "check_model": "gate",
     "collect_ranges": "ranges",
     "convert_opset": "_tidy",
@@ -54,14 +76,20 @@ _HOMES = {
     "export_torch": "torch_export",
     "islands": "fp16",
     "lint": "_lint",
+    "lower": "_lower",
+    "measure_parity": "_package",
+    "package": "_package",
     "require_clean": "_lint",
     "rtx_gate": "gate",
     "rule_table": "_lint",
     "run_model": "gate",
+    "run_variant": "verify",
+    "self_test": "_package",
     "tidy": "_tidy",
     "to_fp16": "fp16",
     "to_int8": "int8",
     "torch_parity": "torch_export",
+    "verify_variants": "verify",
 }
 
 

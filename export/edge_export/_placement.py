@@ -1,9 +1,9 @@
 """Where Q/DQ goes: which convolutions run in int8, which tensors share a scale.
 
 The rules are NVIDIA's for explicit quantization: Q/DQ on the inputs and weights of what is quantized, none on
-outputs or biases; Concat, MaxPool and nearest Resize between quantized operators take and give int8, which needs one scale
-on all their sides; of a residual Add only the branch that does not come straight from a convolution is
-quantized, so that the other one can be fused.
+outputs or biases. Concat, MaxPool and nearest Resize between quantized operators take and give int8, which needs
+one scale on all their sides. Of a residual Add only the branch that does not come straight from a convolution
+is quantized, so that the other one can be fused.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from edge_runtime.errors import ConfigError
 
 __all__ = ["plan_int8", "scale_groups"]
 
-_SAME_VALUES = frozenset({"DepthToSpace", "Flatten", "MaxPool", "Reshape", "Slice", "SpaceToDepth", "Squeeze"})
-_SAME_VALUES_TOO = frozenset({"Transpose", "Unsqueeze"})
+_SAME_VALUES = frozenset(
+    {"DepthToSpace", "Flatten", "MaxPool", "Reshape", "Slice", "SpaceToDepth", "Squeeze", "Transpose", "Unsqueeze"}
+)
 _MIN_MATMUL = 16  # below 16 rows or columns an int8 matrix product is not faster
 
 
@@ -71,7 +72,7 @@ def scale_groups(view: GraphView, clip: dict[str, float]) -> dict[str, float]:
 
     for node in view.nodes:
         joined = list(node.input) if node.op_type == "Concat" else list(node.input[:1])
-        if node.op_type in ("Concat", "Resize") or _same_values(node):
+        if node.op_type in ("Concat", "Resize") or node.op_type in _SAME_VALUES:
             for name in joined:
                 if name in parent and node.output[0] in parent:
                     parent[find(name)] = find(node.output[0])
@@ -85,15 +86,11 @@ def _scale(top: float) -> float:
     return top / 127.0 if top > 0 else 1.0
 
 
-def _same_values(node: NodeProto) -> bool:
-    return node.op_type in _SAME_VALUES or node.op_type in _SAME_VALUES_TOO
-
-
 def _carries_int8(node: NodeProto) -> bool:
     """Whether int8 in means the same int8 out: selections; of Resize only the nearest one, linear would round twice."""
     if node.op_type == "Resize":
         return attribute(node, "mode", b"nearest") == b"nearest"
-    return node.op_type == "Concat" or _same_values(node)
+    return node.op_type == "Concat" or node.op_type in _SAME_VALUES
 
 
 def _weight_axis(view: GraphView, node: NodeProto) -> int | None:

@@ -11,9 +11,9 @@ import onnx
 from edge_export._graph import GraphView, default_opset
 from edge_export._placement import plan_int8
 from edge_export._retype import QdqForm, WeightForm, retype
+from edge_export._tidy import convert_opset
 from edge_export.fp16 import DATA_MAX, half_nodes
 from edge_export.ranges import Method, Ranges, collect_ranges
-from edge_export._tidy import convert_opset
 from edge_runtime.errors import ConfigError, LoweringError
 
 __all__ = ["to_int8"]

@@ -13,8 +13,8 @@ import onnx
 import torch
 
 from edge_export._graph import default_opset, single_line
-from edge_export.gate import check_model, run_model
 from edge_export._tidy import convert_opset, tidy
+from edge_export.gate import check_model, run_model
 from edge_runtime.errors import LoweringError
 
 __all__ = ["DEFAULT_OPSET", "LOWEST_NATIVE_OPSET", "export_torch", "torch_parity"]

@@ -1,0 +1,73 @@
+"""The model card that travels in a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_export._lower import LoweringReport
+from edge_export.verify import VerificationReport
+
+__all__ = ["ModelCard", "render_card"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """The parts of the card that only the author knows, as Markdown text.
+
+    `intended_use` what it is for; `training_data` what was learned from, real and simulated named apart; `limits`
+    where it
+    must not be used or is known to fail.
+    """
+
+    intended_use: str
+    training_data: str
+    limits: str
+
+
+def render_card(
+    name: str, version: str, card: ModelCard, report: LoweringReport, verification: VerificationReport | None
+) -> str:
+    """Markdown with the author's parts, the table of variants and the measured scores."""
+    lines = [
+        f"# {name} {version}",
+        "",
+        "**Not a medical device. Not for diagnosis or treatment.**",
+        "",
+        "## Intended use",
+        "",
+        card.intended_use,
+        "",
+        "## Training data",
+        "",
+        card.training_data,
+        "",
+        "## Variants",
+        "",
+        "| variant | opset | bytes | of fp32 | multiply-adds | TensorRT-RTX |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in report.variants:
+        share = f"{100 * row.size_ratio:.0f} %"
+        lines.append(f"| {row.id} | {row.opset} | {row.file_bytes} | {share} | {row.macs} | {row.rtx.status} |")
+    lines += ["", "## Metrics", "", *_metrics(verification), "", "## Limits", "", card.limits, ""]
+    return "\n".join(lines)
+
+
+def _metrics(verification: VerificationReport | None) -> list[str]:
+    if verification is None:
+        return ["Not verified against labels."]
+    lines = [
+        f"Student's Dice {verification.student_dice:.4f} on {verification.n_frames} held-out frames. "
+        "A point is a percentage point of Dice.",
+        "",
+        "| variant | Dice | drop, points | allowed | SQNR, dB | pixels that change class | gate |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for score in verification.scores:
+        sqnr = "equal" if score.sqnr_db is None else f"{score.sqnr_db:.1f}"
+        gate = "passed" if score.passed else f"overridden: {score.override}"
+        lines.append(
+            f"| {score.variant} | {score.dice:.4f} | {score.drop_points:.3f} | {score.allowed_points:g} "
+            f"| {sqnr} | {100 * score.flips:.3f} % | {gate} |"
+        )
+    return lines

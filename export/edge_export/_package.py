@@ -1,0 +1,264 @@
+"""Put verified variants into a `.edge` file, and open it again to see that it holds what it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edge_export._card import ModelCard, render_card
+from edge_export._graph import main_input
+from edge_export._inventory import inventory
+from edge_export._lint import lint
+from edge_export._lower import LoweredVariant, LoweringReport
+from edge_export._masks import class_map
+from edge_export.verify import VerificationReport, run_variant
+from edge_runtime.atomic import replacing
+from edge_runtime.bundle import Bundle, npy_bytes, sign_bundle, write_bundle
+from edge_runtime.bundle.manifest import (
+    SCHEMA_VERSION,
+    Evidence,
+    GoldenSample,
+    InputSpec,
+    Manifest,
+    OutputSpec,
+    Target,
+    Variant,
+)
+from edge_runtime.errors import ConfigError, SelfTestError
+from edge_runtime.preprocess.spec import PreprocessSpec
+
+__all__ = ["Parity", "measure_parity", "package", "self_test"]
+
+Float32 = npt.NDArray[np.float32]
+Outputs = list[dict[str, Float32]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """The bounds of the self-test: `absolute` in the output's unit, `agreement` the least share of equal pixels."""
+
+    absolute: float
+    agreement: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Allowance:
+    """Bound = max(headroom x what was measured here, relative x largest golden value); likewise for pixels."""
+
+    headroom: float
+    relative: float
+    pixels: float
+
+
+# Another machine computes the same file with other kernels. fp32: TF32 on a GPU keeps 10 mantissa bits, 1e-3.
+# fp16: sums may be kept in FP16, 2^-7 over a few hundred terms. int8: with and without VNNI, and fused
+# against simulated Q/DQ, roundings differ by a step in every layer (1e-3 to 9e-3 of full scale have been measured
+# between x86 kernels on one network), hence 5e-2; the agreement of pixels is the sharper test there.
+_ALLOWANCES = {
+    "fp32": _Allowance(headroom=10.0, relative=1e-3, pixels=1e-3),
+    "fp16": _Allowance(headroom=4.0, relative=2.0**-7, pixels=3e-3),
+    "int8": _Allowance(headroom=3.0, relative=5e-2, pixels=1e-2),
+}
+# rungs from the first choice down; the runtime orders them by latency measured at warm-up
+_LADDERS: dict[Target, tuple[str, ...]] = {"ort-cpu": ("fp32", "fp16", "int8"), "tensorrt": ("fp16", "int8")}
+
+
+def package(
+    path: Path | str,
+    *,
+    name: str,
+    version: str,
+    models: Mapping[str, bytes],
+    report: LoweringReport,
+    output_specs: tuple[OutputSpec, ...],
+    preprocess: PreprocessSpec,
+    golden_inputs: Sequence[Float32],
+    card: ModelCard,
+    verification: VerificationReport | None = None,
+    evidence: Mapping[str, Any] | None = None,
+    created: datetime | None = None,
+    private_key: Path | str | bytes | None = None,
+) -> Path:
+    """Write `models` (the files of `lower`, by variant id, "fp32" among them) as one `.edge` file at `path`.
+
+    Golden samples are `golden_inputs` (1 to 8 float32 tensors of the input's shape; they must be free to publish) with
+    the
+    fp32 outputs. The self-test's bounds are measured per variant on them (`measure_parity`). `evidence` maps a title
+    to JSON data; lowering, verification and inventory (tool versions, hashes) are added. With `private_key` (ed25519,
+    PEM) the file is signed. `created` is stamped into the manifest (now, UTC, by default): same arguments and time,
+    same
+    bytes. The file is written whole or not at all, opened again, and self-tested. Raises `ConfigError`,
+    `BundleError` and its kin, `SelfTestError`.
+    """
+    if "fp32" not in models or not 1 <= len(golden_inputs) <= 8:
+        raise ConfigError(f"models {sorted(models)} must hold fp32, and {len(golden_inputs)} golden inputs be 1 to 8")
+    input_name, shape = main_input(onnx.load_model_from_string(models["fp32"]))
+    if len(shape) != 4:
+        raise ConfigError(f"the input has shape {shape}; a bundle takes NCHW")
+    input_spec = InputSpec(name=input_name, shape=(shape[0], shape[1], shape[2], shape[3]))
+    runs = {key: run_variant(data, key, golden_inputs, input_spec, output_specs) for key, data in models.items()}
+    members = {f"variants/{key}.onnx": data for key, data in models.items()}
+    golden = _golden(golden_inputs, runs["fp32"], members)
+    proofs = _evidence(models, report, verification, evidence or {}, members)
+    members["card.md"] = render_card(name, version, card, report, verification).encode()
+    moment = (created or datetime.now(UTC)).astimezone(UTC)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        version=version,
+        created=moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        producer=f"pocus-edge-export {_own_version()}",
+        task="segmentation" if output_specs[0].kind == "mask_logits" else "other",
+        intended_use=card.intended_use,
+        input=input_spec,
+        outputs=output_specs,
+        preprocess=preprocess,
+        variants=tuple(_variant(report.variant(key), runs, output_specs, verification) for key in models),
+        ladders=_ladders(models),
+        golden=golden,
+        evidence=proofs,
+    )
+    with replacing(Path(path)) as temporary:
+        write_bundle(temporary, manifest, members)
+        if private_key is not None:
+            sign_bundle(temporary, private_key)
+        self_test(temporary)
+    return Path(path)
+
+
+def measure_parity(precision: str, found: Outputs, wanted: Outputs, output_specs: tuple[OutputSpec, ...]) -> Parity:
+    """Bounds for the self-test of one variant, from its outputs and the golden ones on the same inputs.
+
+    The headroom over what was measured, and a floor relative to the largest golden value, cover kernels of other
+    machines;
+    they are wide enough for those and narrow enough to catch a wrong engine, which is off by the size of the signal.
+    """
+    rule = _ALLOWANCES[precision]
+    error, top = _largest_error(found, wanted), max(float(np.abs(a).max()) for o in wanted for a in o.values())
+    flips = 1.0 - _agreement(found, wanted, output_specs)
+    return Parity(
+        absolute=max(rule.headroom * error, rule.relative * top),
+        agreement=max(0.0, 1.0 - max(rule.headroom * flips, rule.pixels)),
+    )
+
+
+def self_test(path: Path | str) -> None:
+    """Open the bundle at `path` and run every variant on the golden samples on this machine's CPU.
+
+    Raises `SelfTestError` when one is outside its bounds, and what `Bundle.open` and the runner raise.
+    """
+    with Bundle.open(path) as bundle:
+        bundle.verify_all()
+        manifest, samples = bundle.manifest, bundle.golden()
+        inputs, wanted = [item[0] for item in samples], [item[1] for item in samples]
+        for variant in manifest.variants:
+            found = run_variant(bundle.model(variant.id), variant.id, inputs, manifest.input, manifest.outputs)
+            error, agreement = _largest_error(found, wanted), _agreement(found, wanted, manifest.outputs)
+            if not (error <= variant.parity_abs and agreement >= variant.min_agreement):
+                raise SelfTestError(
+                    f"{path}: variant {variant.id} is off by {error:.3g} with {agreement:.5f} of the pixels equal; "
+                    f"allowed are {variant.parity_abs:.3g} and {variant.min_agreement:.5f}. Package it again"
+                )
+
+
+def _largest_error(found: Outputs, wanted: Outputs) -> float:
+    return max(
+        float(np.abs(f[n].astype(np.float64) - w[n]).max()) for f, w in zip(found, wanted, strict=True) for n in w
+    )
+
+
+def _agreement(found: Outputs, wanted: Outputs, output_specs: tuple[OutputSpec, ...]) -> float:
+    """The least share of equal pixels over samples and mask outputs; 1 without a mask output."""
+    masks = [spec for spec in output_specs if spec.kind == "mask_logits"]
+    shares = [
+        float(np.mean(class_map(f[spec.name], spec) == class_map(w[spec.name], spec)))
+        for f, w in zip(found, wanted, strict=True)
+        for spec in masks
+    ]
+    return min(shares, default=1.0)
+
+
+def _golden(inputs: Sequence[Float32], outputs: Outputs, members: dict[str, bytes]) -> tuple[GoldenSample, ...]:
+    samples = []
+    for index, (sample, found) in enumerate(zip(inputs, outputs, strict=True)):
+        names = {name: f"golden/{index}.out{number}.npy" for number, name in enumerate(found)}
+        members[f"golden/{index}.in.npy"] = npy_bytes(sample)
+        members.update({names[name]: npy_bytes(array) for name, array in found.items()})
+        samples.append(GoldenSample(input=f"golden/{index}.in.npy", outputs=names))
+    return tuple(samples)
+
+
+def _evidence(
+    models: Mapping[str, bytes],
+    report: LoweringReport,
+    verification: VerificationReport | None,
+    extra: Mapping[str, Any],
+    members: dict[str, bytes],
+) -> tuple[Evidence, ...]:
+    items: dict[str, Any] = {"Lowering": report.to_dict(), "Inventory": inventory(models)}
+    if verification is not None:
+        items["Verification"] = verification.to_dict()
+    clash = sorted(set(items) & set(extra))
+    if clash:
+        raise ConfigError(f"evidence titles {clash} are taken; choose others")
+    listed = []
+    for number, (title, data) in enumerate({**items, **extra}.items()):
+        member = f"evidence/{number:02d}.json"
+        try:
+            members[member] = json.dumps(data, indent=1, allow_nan=False, sort_keys=True).encode()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"evidence {title!r} is not JSON: {error}; give plain numbers, lists and texts"
+            ) from error
+        listed.append(Evidence(path=member, title=title))
+    return tuple(listed)
+
+
+def _variant(
+    row: LoweredVariant,
+    runs: Mapping[str, Outputs],
+    output_specs: tuple[OutputSpec, ...],
+    verification: VerificationReport | None,
+) -> Variant:
+    parity = measure_parity(row.precision, runs[row.id], runs["fp32"], output_specs)
+    scores = {} if verification is None else {"dice": verification.score(row.id).dice}
+    return Variant(
+        id=row.id,
+        model=f"variants/{row.id}.onnx",
+        precision=row.precision,
+        opset=row.opset,
+        macs=row.macs,
+        parity_abs=parity.absolute,
+        min_agreement=parity.agreement,
+        scores=scores,
+    )
+
+
+def _ladders(models: Mapping[str, bytes]) -> dict[Target, tuple[str, ...]]:
+    """Per target the variants it can run: an opset-19 int8 file, for example, is no rung for ONNX Runtime."""
+    ladders: dict[Target, tuple[str, ...]] = {}
+    for target, order in _LADDERS.items():
+        judge = "ort-cpu" if target == "ort-cpu" else "tensorrt11"
+        rungs = [
+            name
+            for name in order
+            if name in models and all(f.severity != "error" for f in lint(models[name], judge))  # type:
+            ignore[arg-type]
+        ]
+        if rungs:
+            ladders[target] = tuple(rungs)
+    return ladders
+
+
+def _own_version() -> str:
+    from edge_export import __version__
+
+    return __version__

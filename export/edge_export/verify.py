@@ -1,0 +1,179 @@
+"""Hold every variant against labels and against the student it came from, through the device's own runner."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_export._masks import class_map, mean_dice
+from edge_runtime.bundle.manifest import InputSpec, OutputSpec
+from edge_runtime.errors import ConfigError, LoweringError
+
+__all__ = ["MAX_DROP_POINTS", "VariantScore", "VerificationReport", "run_variant", "verify_variants"]
+
+Float32 = npt.NDArray[np.float32]
+Student = Callable[[Float32], Float32]
+
+# Dice points (percentage points) that a variant may lose against the student
+MAX_DROP_POINTS = {"fp32": 0.01, "fp16": 0.05, "int8": 0.5}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantScore:
+    """One variant on the held-out frames.
+
+    `dice` in [0, 1], mean over frames; `drop_points` = 100 (student's dice - dice), negative when better; `sqnr_db` =
+    10 log10(sum student^2 / sum (student - variant)^2) over all logits, None when equal; `max_abs` the largest
+    difference of a logit; `flips` the share of pixels whose class differs from the student's; `allowed_points` the
+    gate; `override` the reason given for letting a failure pass.
+    """
+
+    variant: str
+    dice: float
+    drop_points: float
+    sqnr_db: float | None
+    max_abs: float
+    flips: float
+    file_bytes: int
+    allowed_points: float
+    passed: bool
+    override: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationReport:
+    """Scores by variant; `student_dice` is the reference, `n_frames` held-out frames were used."""
+
+    student_dice: float
+    n_frames: int
+    scores: tuple[VariantScore, ...] = field(default=())
+
+    def score(self, variant: str) -> VariantScore:
+        """The row of that variant. Raises `ConfigError` when there is none."""
+        for item in self.scores:
+            if item.variant == variant:
+                return item
+        raise ConfigError(f"no variant {variant!r} in the report; it has {[s.variant for s in self.scores]}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+def verify_variants(
+    models: Mapping[str, bytes],
+    *,
+    inputs: Sequence[Float32],
+    labels: Sequence[npt.NDArray[np.uint8]],
+    student: Student | bytes,
+    input_spec: InputSpec,
+    output_specs: tuple[OutputSpec, ...],
+    max_drop_points: Mapping[str, float] = MAX_DROP_POINTS,
+    overrides: Mapping[str, str] | None = None,
+) -> VerificationReport:
+    """Score `models` (ONNX bytes by variant id) on `inputs` (float32, `input_spec.shape`, from the Preprocessor).
+
+    `labels` are (H, W) uint8 class maps at network size, one per input. `student` maps an input to the logits of the
+    first
+    output, (1, C, H, W) float32 (the torch module, wrapped), or is the fp32 ONNX file. Every variant must keep its Dice
+    within `max_drop_points` of the student's (points are percentage points). A failure raises `LoweringError`,
+    unless `overrides` names the variant with a reason, which the report then carries. Raises `ConfigError` on
+    inputs that do not fit, a variant without a gate, or an override without a reason.
+    """
+    reasons = dict(overrides or {})
+    _check_arguments(models, inputs, labels, output_specs, max_drop_points, reasons)
+    spec = output_specs[0]
+    if isinstance(student, bytes):
+        wanted = _first(run_variant(student, "student", inputs, input_spec, output_specs), spec)
+    else:
+        wanted = [np.asarray(student(sample), np.float32).copy() for sample in inputs]
+    masks = [class_map(logits, spec) for logits in wanted]
+    reference = mean_dice(masks, labels)
+    scores = []
+    for name, data in models.items():
+        found = _first(run_variant(data, name, inputs, input_spec, output_specs), spec)
+        classes = [class_map(logits, spec) for logits in found]
+        dice = mean_dice(classes, labels)
+        drop = 100.0 * (reference - dice)
+        scores.append(
+            VariantScore(
+                variant=name,
+                dice=dice,
+                drop_points=drop,
+                sqnr_db=_sqnr_db(wanted, found),
+                max_abs=max(float(np.abs(a - b).max()) for a, b in zip(wanted, found, strict=True)),
+                flips=float(np.mean([np.mean(a != b) for a, b in zip(masks, classes, strict=True)])),
+                file_bytes=len(data),
+                allowed_points=max_drop_points[name],
+                passed=drop <= max_drop_points[name],
+                override="" if drop <= max_drop_points[name] else reasons.get(name, ""),
+            )
+        )
+    report = VerificationReport(student_dice=reference, n_frames=len(inputs), scores=tuple(scores))
+    _raise_failures(report)
+    return report
+
+
+def run_variant(
+    data: bytes, name: str, inputs: Sequence[Float32], input_spec: InputSpec, output_specs: tuple[OutputSpec, ...]
+) -> list[dict[str, Float32]]:
+    """Outputs by name of a variant for each input, by the runtime's ONNX Runtime runner on one thread (copies).
+
+    Raises `RunnerError` and its kin when the runner refuses the model, an input, or the values are not finite.
+    """
+    from edge_runtime.runners import OrtRunner
+
+    with OrtRunner(data, name, input_spec, output_specs, threads=1) as runner:
+        found = (runner.infer({input_spec.name: sample}) for sample in inputs)
+        return [{name: array.copy() for name, array in outputs.items()} for outputs in found]
+
+
+def _first(outputs: list[dict[str, Float32]], spec: OutputSpec) -> list[Float32]:
+    return [item[spec.name] for item in outputs]
+
+
+def _check_arguments(
+    models: Mapping[str, bytes],
+    inputs: Sequence[Float32],
+    labels: Sequence[npt.NDArray[np.uint8]],
+    output_specs: tuple[OutputSpec, ...],
+    gates: Mapping[str, float],
+    reasons: Mapping[str, str],
+) -> None:
+    if not inputs or len(inputs) != len(labels):
+        raise ConfigError(f"{len(inputs)} inputs and {len(labels)} labels; as many of both are needed, at least one")
+    if not output_specs or output_specs[0].kind != "mask_logits":
+        raise ConfigError("the first output must be of kind mask_logits to be scored by Dice")
+    missing = sorted(set(models) - set(gates))
+    if missing:
+        raise ConfigError(f"variants {missing} have no gate; add them to max_drop_points")
+    empty = sorted(name for name, reason in reasons.items() if not reason.strip())
+    if empty or set(reasons) - set(models):
+        raise ConfigError(f"overrides {sorted(reasons)}: each names one of {sorted(models)} and carries a reason")
+    height, width = output_specs[0].shape[2:]
+    for index, label in enumerate(labels):
+        if label.shape != (height, width):
+            raise ConfigError(f"label {index} has shape {label.shape}; the network's output is {(height, width)}")
+
+
+def _sqnr_db(wanted: Sequence[Float32], found: Sequence[Float32]) -> float | None:
+    signal = sum(float((a.astype(np.float64) ** 2).sum()) for a in wanted)
+    noise = sum(float(((a.astype(np.float64) - b) ** 2).sum()) for a, b in zip(wanted, found, strict=True))
+    return 10.0 * math.log10(signal / noise) if noise > 0 and signal > 0 else None
+
+
+def _raise_failures(report: VerificationReport) -> None:
+    failed = [score for score in report.scores if not score.passed and not score.override]
+    if failed:
+        shown = "; ".join(
+            f"{s.variant} loses {s.drop_points:.3f} Dice points, {s.allowed_points:g} are allowed" for s in failed
+        )
+        raise LoweringError(
+            f"{shown}. Use more or better frames for quantization calibration, another method, exclude sensitive "
+            "convolutions, or override the gate by name with a reason."
+        )
