@@ -16,7 +16,7 @@ import onnx
 from edge_export._card import ModelCard, render_card
 from edge_export._graph import main_input
 from edge_export._inventory import inventory
-from edge_export._lint import lint
+from edge_export._lint import LintTarget, lint
 from edge_export._lower import LoweredVariant, LoweringReport
 from edge_export._masks import class_map
 from edge_export.verify import VerificationReport, run_variant
@@ -246,16 +246,15 @@ def _ladders(models: Mapping[str, bytes]) -> dict[Target, tuple[str, ...]]:
     """Per target the variants it can run: an opset-19 int8 file, for example, is no rung for ONNX Runtime."""
     ladders: dict[Target, tuple[str, ...]] = {}
     for target, order in _LADDERS.items():
-        judge = "ort-cpu" if target == "ort-cpu" else "tensorrt11"
-        rungs = [
-            name
-            for name in order
-            if name in models and all(f.severity != "error" for f in lint(models[name], judge))  # type:
-            ignore[arg-type]
-        ]
+        judge: LintTarget = "ort-cpu" if target == "ort-cpu" else "tensorrt11"
+        rungs = [name for name in order if name in models and _runs(models[name], judge)]
         if rungs:
             ladders[target] = tuple(rungs)
     return ladders
+
+
+def _runs(model: bytes, target: LintTarget) -> bool:
+    return all(finding.severity != "error" for finding in lint(model, target))
 
 
 def _own_version() -> str:
