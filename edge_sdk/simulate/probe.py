@@ -106,7 +106,7 @@ class ProbeModel:
         sigma = self.lateral_sigma_mm * np.sqrt(1 + ((depth - self.focal_mm) / self.field_mm) ** 2)
         if self.kind == "sector":
             sigma = np.minimum(sigma / np.maximum(depth + self.apex_radius_mm, 1e-3), self.angle_rad / 12)
-        return sigma.astype(np.float32)
+        return np.asarray(sigma, np.float32)
 
     def to_space(self, lateral: FloatArray, depth: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(x, z) in mm of beam coordinates (mm or rad, mm)."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_sdk.simulate.motion import Deformation
 from edge_sdk.simulate.probe import ProbeModel
 from edge_sdk.simulate.scene import Inclusion, Scene
 
 __all__ = ["InclusionTruth", "inclusion_truth"]
 
 FloatArray = npt.NDArray[np.float32]
-Places = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
 
 _SAMPLES = 240
 
@@ -43,33 +42,26 @@ def _midpoints(low: float, high: float) -> FloatArray:
     return (low + (np.arange(_SAMPLES, dtype=np.float32) + 0.5) * (high - low) / _SAMPLES).astype(np.float32)
 
 
-def inclusion_truth(
-    scene: Scene,
-    probe: ProbeModel,
-    index: int,
-    forward: Places | None = None,
-    backward: Places | None = None,
-) -> InclusionTruth:
+def inclusion_truth(scene: Scene, probe: ProbeModel, index: int, moved: Deformation | None = None) -> InclusionTruth:
     """The truth of `scene.inclusions[index]`.
 
-    `forward` takes places of the tissue at rest (mm) to where they are now, `backward` the other way; None is at
-    rest. The area is the closed form where the whole inclusion is visible and at rest, else the midpoint
-    rule on 240 x 240 points of its box (error below 0.1 % for an ellipse).
+    `moved` says where its tissue is; None is at rest. The area is the closed form where the whole inclusion is
+    visible and at rest, else the midpoint rule on 240 x 240 points of its box (error below 0.1 % for an ellipse).
     """
     inclusion, later = scene.inclusions[index], scene.inclusions[index + 1 :]
     x, z = inclusion.outline(96)
     cx, cz = np.array([inclusion.x_mm], np.float32), np.array([inclusion.z_mm], np.float32)
     covered = any(_touches(inclusion, other) for other in later)
-    if forward is not None:
-        (x, z), (cx, cz) = forward(x, z), forward(cx, cz)
+    if moved is not None:
+        (x, z), (cx, cz) = moved.forward(x, z), moved.forward(cx, cz)
     area = inclusion.area_mm2
-    if forward is not None or covered or not bool(probe.inside(x, z).all()):
+    if moved is not None or covered or not bool(probe.inside(x, z).all()):
         pad = 0.02 * float(max(np.ptp(x), np.ptp(z)))
         xs, zs = _midpoints(x.min() - pad, x.max() + pad), _midpoints(z.min() - pad, z.max() + pad)
         gx, gz = (g.astype(np.float32) for g in np.meshgrid(xs, zs))
         seen = probe.inside(gx, gz)
-        if backward is not None:
-            gx, gz = backward(gx, gz)
+        if moved is not None:
+            gx, gz = moved.backward(gx, gz)
         seen &= inclusion.level(gx, gz) <= 1
         for other in later:
             seen &= other.level(gx, gz) > 1
