@@ -1,0 +1,126 @@
+"""A record of results as JSON lines, without pixels and without patient strings.
+
+One JSON object a line; the first is the header with the schema. While it is written the file is called
+`NAME.partial`; it is flushed to the system after each record and synced to the disk every `sync_every` records, so
+after a crash all but the last records can be read, and a last line that was cut off is recognized. At `close` it
+takes its name. A partial file that a crash left behind is kept as `NAME.cut-1`, `NAME.cut-2`, ...
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from edge_runtime.errors import ConfigError, SourceFormatError
+from edge_runtime.result import Result
+from edge_runtime.sinks.base import Sink
+
+__all__ = ["JsonlSink", "Record", "read_jsonl"]
+
+SCHEMA = "edge-runtime.results/1"
+
+
+class JsonlSink(Sink):
+    """Writes one line a result: frame, times, state, areas, reason, hashes. `extra` and the arrays are left out."""
+
+    def __init__(
+        self, path: str | Path, *, sync_every: int = 30, branch: str | None = None, capacity: int = 16
+    ) -> None:
+        super().__init__(branch=branch, capacity=capacity)
+        if sync_every < 1:
+            raise ConfigError(f"sync_every is {sync_every}; it counts records and must be at least 1")
+        self.path = Path(path)
+        self._partial = self.path.with_name(self.path.name + ".partial")
+        self._sync_every = sync_every
+        self._file: BinaryIO | None = None
+        self._written = 0
+
+    def open(self) -> None:
+        """Raises `ConfigError` for a folder that is not there."""
+        if not self.path.parent.is_dir():
+            raise ConfigError(f"{self.path.parent} is not a folder; make it before recording {self.path.name}")
+        if self._partial.exists():
+            cuts = (self.path.with_name(f"{self.path.name}.cut-{n}") for n in range(1, 10**6))
+            os.replace(self._partial, next(path for path in cuts if not path.exists()))
+        self._file = self._partial.open("wb")
+        self._written = 0
+        self._line({"schema": SCHEMA})
+
+    def write(self, result: Result) -> None:
+        self._line(_record(result))
+        self._written += 1
+        if self._file is not None and self._written % self._sync_every == 0:
+            os.fsync(self._file.fileno())
+
+    def _line(self, content: dict[str, Any]) -> None:
+        if self._file is None:
+            raise ConfigError(f"{self.path.name} is not open for recording; the pipeline opens it, or call open()")
+        self._file.write(msgspec.json.encode(content) + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+            os.replace(self._partial, self.path)
+
+
+def _record(result: Result) -> dict[str, Any]:
+    frame = result.frame
+    return {
+        "branch": result.branch,
+        "frame": frame.index,
+        "state": result.state,
+        "reason": result.reason,
+        "missed": result.missed,
+        "outputs_from": result.outputs_from,
+        "arrival_ns": frame.arrival_ns,
+        "device_ns": frame.device_ns,
+        "deadline_ns": result.deadline_ns,
+        "done_ns": result.done_ns,
+        "stages_ns": result.stages_ns,
+        "waits_ns": result.waits_ns,
+        "areas": [
+            {"label": area.label, "pixels": area.pixels, "mm2": area.mm2, "withheld": area.withheld}
+            for area in result.areas
+        ],
+        "uncertainty": result.uncertainty,
+        "variant": result.variant,
+        "runner": result.runner,
+        "bundle_sha256": result.bundle_sha256,
+        "preprocess_sha256": result.preprocess_sha256,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What `read_jsonl` found; `truncated` when the last line was cut off."""
+
+    results: tuple[dict[str, Any], ...]
+    truncated: bool
+
+
+def read_jsonl(path: str | Path) -> Record:
+    """The results of a record, complete or `.partial`. A last line that was cut off is left out and reported.
+
+    Raises `SourceFormatError` for another kind of file and for a bad line that is not the last.
+    """
+    lines = Path(path).read_bytes().split(b"\n")
+    whole, rest = lines[:-1], lines[-1]
+    objects = [_object(path, number, line) for number, line in enumerate(whole, start=1)]
+    schema = objects[0].get("schema") if objects else None
+    if schema != SCHEMA:
+        raise SourceFormatError(f"{path}: the schema is {schema!r} and {SCHEMA!r} is read; is it a record of results?")
+    return Record(results=tuple(objects[1:]), truncated=bool(rest))
+
+
+def _object(path: str | Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise SourceFormatError(f"{path}, line {number}: not a JSON object ({error})") from error
