@@ -1,1 +1,44 @@
-"""Placeholder replaced by the package's owner."""
+"""The `.edge` file: one signed archive from host to device. `docs/bundle.md` is the specification."""
+
+from edge_runtime.bundle._npy import npy_bytes
+from edge_runtime.bundle._signature import SignatureInfo, TrustedKey, generate_key, load_trusted_key
+from edge_runtime.bundle.limits import Limits
+from edge_runtime.bundle.manifest import (
+    SCHEMA_VERSION,
+    Evidence,
+    GoldenSample,
+    InputSpec,
+    Manifest,
+    Member,
+    OutputSpec,
+    Variant,
+)
+from edge_runtime.bundle.onnx_guard import ALLOWED_OPERATORS, ModelFacts, TensorFacts, inspect_model
+from edge_runtime.bundle.reader import Bundle, BundleReport, verify_bundle
+from edge_runtime.bundle.writer import sign_bundle, write_bundle
+
+__all__ = [
+    "ALLOWED_OPERATORS",
+    "SCHEMA_VERSION",
+    "Bundle",
+    "BundleReport",
+    "Evidence",
+    "GoldenSample",
+    "InputSpec",
+    "Limits",
+    "Manifest",
+    "Member",
+    "ModelFacts",
+    "OutputSpec",
+    "SignatureInfo",
+    "TensorFacts",
+    "TrustedKey",
+    "Variant",
+    "generate_key",
+    "inspect_model",
+    "load_trusted_key",
+    "npy_bytes",
+    "sign_bundle",
+    "verify_bundle",
+    "write_bundle",
+]
