@@ -1,0 +1,144 @@
+"""Decoders: one function a file, `decode(index) -> image`."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.errors import CorruptFrameError, MissingDependencyError
+from edge_runtime.optional import require
+from edge_runtime.sources._jpeg import as_rgb_samples, checked_jpeg
+from edge_runtime.sources.dicom._encapsulated import DELIMITER, ITEM, index_frames, read_frame
+from edge_runtime.sources.dicom._header import JPEG_HUFFMAN, DicomHeader
+from edge_runtime.sources.dicom._tables import colour_table, grey_table
+
+__all__ = ["Color", "Decode", "make_decoder"]
+
+Image = npt.NDArray[np.uint8]
+Color = Literal["native", "gray"]
+Decode = Callable[[int], Image]
+
+
+def make_decoder(file: BinaryIO, header: DicomHeader, path: Path, color: Color) -> Decode:
+    """`decode(index)` for the frames of an open file: OpenCV for 8-bit JPEG, else pydicom and its plugins.
+
+    Raises `MissingDependencyError` when no plugin for the transfer syntax is installed.
+    """
+    if header.syntax in JPEG_HUFFMAN:
+        return _jpeg_decoder(file, header, path, color)
+    return _plugin_decoder(file, header, path, color)
+
+
+def _jpeg_decoder(file: BinaryIO, header: DicomHeader, path: Path, color: Color) -> Decode:
+    cv2 = require("cv2", f"to decode the JPEG frames of {path.name}")
+    extents = index_frames(file, header, path)
+    grey = color == "gray" or header.samples == 1
+    rgb_flag: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)  # from OpenCV 4.11; a JetPack may have an older one
+    flags = (cv2.IMREAD_GRAYSCALE if grey else rgb_flag or cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+    swap = not grey and rgb_flag is None
+    size = (header.rows, header.columns, header.samples, 8)
+    labelled_rgb = header.photometric == "RGB"
+    inverted = header.photometric == "MONOCHROME1"
+    table = colour_table(header, path) if header.photometric == "PALETTE COLOR" else None
+    if table is not None and color == "gray":
+        table = _luma(table[None])[0]
+
+    def decode(index: int) -> Image:
+        data = read_frame(file, extents[index], index)
+        info = checked_jpeg(data, index)
+        if (info.rows, info.columns, info.components, info.precision) != size:
+            raise CorruptFrameError(
+                f"frame {index}: the JPEG is {info.rows} x {info.columns} x {info.components} of {info.precision} "
+                f"bits, the file announces {size[0]} x {size[1]} x {size[2]} of 8",
+                index,
+            )
+        data = as_rgb_samples(data, info, labelled_rgb)
+        image: Image | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if image is None or image.shape[:2] != size[:2]:
+            raise CorruptFrameError(f"frame {index}: OpenCV cannot decode its {len(data)} bytes of JPEG", index)
+        if table is not None:
+            return table[image]
+        if swap:
+            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[no-any-return]
+        return 255 - image if inverted else image
+
+    return decode
+
+
+def _plugin_decoder(file: BinaryIO, header: DicomHeader, path: Path, color: Color) -> Decode:
+    uid = require("pydicom.uid", "to decode DICOM pixel data")
+    pixels = require("pydicom.pixels", "to decode DICOM pixel data")
+    decoder = pixels.get_decoder(header.syntax)
+    if not decoder.is_available:
+        missing = "; ".join(decoder.missing_dependencies)
+        raise MissingDependencyError(
+            f"{path}: no decoder for transfer syntax {header.syntax} is installed ({missing}). Install it: "
+            "pip install 'pocus-edge-runtime[dicom]'"
+        )
+    options = pixels.utils.as_pixel_options(header.dataset, transfer_syntax_uid=uid.UID(header.syntax))
+    options.update(pixel_keyword="PixelData", pixel_vr=header.pixel_vr, number_of_frames=header.frames)
+    extents = index_frames(file, header, path) if header.encapsulated else None
+    finish = _finisher(header, path, color)
+
+    def decode(index: int) -> Image:
+        try:
+            if extents is None:
+                file.seek(header.pixel_start)
+                samples, _ = decoder.as_array(file, index=index, **options)
+            else:
+                coded = _one_frame(read_frame(file, extents[index], index))
+                samples, _ = decoder.as_array(coded, index=0, **{**options, "number_of_frames": 1})
+        except CorruptFrameError:
+            raise
+        except Exception as error:  # plugins wrap C libraries and raise any kind
+            raise CorruptFrameError(f"frame {index}: cannot be decoded ({type(error).__name__})", index) from error
+        if samples.shape[:2] != (header.rows, header.columns):
+            raise CorruptFrameError(f"frame {index}: decoded to {samples.shape}, another size than announced", index)
+        return finish(samples)
+
+    return decode
+
+
+def _one_frame(coded: bytes) -> bytes:
+    """Encapsulated pixel data of one frame: empty offset table, one item, delimiter."""
+    padded = coded + b"\0" * (len(coded) % 2)
+    return ITEM + bytes(4) + ITEM + struct.pack("<L", len(padded)) + padded + DELIMITER + bytes(4)
+
+
+def _finisher(header: DicomHeader, path: Path, color: Color) -> Callable[[npt.NDArray[Any]], Image]:
+    """From decoded samples to (H, W) or (H, W, 3) uint8."""
+    if header.samples == 3:
+        shift = header.bits_stored - 8
+
+        def finish_colour(samples: npt.NDArray[Any]) -> Image:
+            image = np.ascontiguousarray(samples if samples.dtype == np.uint8 else samples >> max(0, shift), np.uint8)
+            return _luma(image) if color == "gray" else image
+
+        return finish_colour
+    low = -(1 << header.bits_stored - 1) if header.signed else 0
+    if header.photometric != "PALETTE COLOR":
+        table = grey_table(header, path)
+    else:
+        table = colour_table(header, path)
+        table = _luma(table[None])[0] if color == "gray" else table
+
+    def finish_table(samples: npt.NDArray[Any]) -> Image:
+        return table.take(samples.astype(np.intp) - low, axis=0, mode="clip")
+
+    def finish_bytes(samples: npt.NDArray[Any]) -> Image:
+        return np.ascontiguousarray(samples)
+
+    identity = table.ndim == 1 and header.bits_allocated == 8 and np.array_equal(table, np.arange(256))
+    return finish_bytes if identity else finish_table
+
+
+def _luma(image: Image) -> Image:
+    """(H, W) luma of RGB (H, W, 3) by ITU-R BT.601, the Y of a JPEG."""
+    cv2 = require("cv2", "to turn colour frames grey")
+    gray: Image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return gray
