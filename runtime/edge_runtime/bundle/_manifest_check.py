@@ -123,7 +123,6 @@ def _check_texts(raw: dict[str, Any]) -> None:
 
 
 def _check(manifest: Manifest, limits: Limits) -> None:
-    _check_members(manifest, limits)
     _need(bool(manifest.name and manifest.version), "name and version are not empty")
     _need(bool(CREATED.fullmatch(manifest.created)), f"created is {manifest.created!r}; like 2026-01-31T12:00:00Z")
     _check_shape("input.shape", manifest.input.shape, limits)
@@ -142,6 +141,7 @@ def _check(manifest: Manifest, limits: Limits) -> None:
             set(sample.outputs) == names,
             f"golden[{i}] has outputs {sorted(sample.outputs)}; {sorted(names)} are needed",
         )
+    _check_members(manifest, limits)
 
 
 def _check_members(manifest: Manifest, limits: Limits) -> None:

@@ -7,6 +7,7 @@ import binascii
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from edge_runtime.optional import require
 
 __all__ = ["SignatureInfo", "TrustedKey", "check_signature", "generate_key", "load_trusted_key", "make_signature"]
 
+KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 KEY_SOURCE_BYTES = 16 << 10  # a PEM key has about 120
 
 
@@ -141,7 +143,7 @@ def _parse(data: bytes) -> _Signature:
         raw = base64.b64decode(parsed.signature, validate=True)
     except (msgspec.MsgspecError, UnicodeDecodeError, binascii.Error, ValueError) as error:
         raise BundleFormatError(f"signature.json is not valid: {error}") from error
-    if len(raw) != 64 or len(parsed.key_id) != 64 or _encode(parsed) != data:
+    if len(raw) != 64 or not KEY_ID.fullmatch(parsed.key_id) or _encode(parsed) != data:
         raise BundleFormatError(
             "signature.json is not in the one form of v1: 64-byte signature, 64 hex digits, no spaces"
         )
