@@ -13,7 +13,7 @@ from edge_sdk.simulate.scene import Inclusion, Interface, Layer, Scene
 __all__ = ["random_probe", "random_scene"]
 
 _ANECHOIC_SHARE = (0.12, 0.3, 0.24, 0.16, 0.1, 0.08)  # of scenes with 0, 1, ... 5 targets
-_VISIBLE_DB = 8.0  # tissue that is no target stays this far above black
+_VISIBLE_DB = 11.0  # tissue that is no target stays this far above black
 
 
 def _imaging(rng: np.random.Generator, loss_db: float, depth_mm: float) -> ImagingSettings:
@@ -22,10 +22,10 @@ def _imaging(rng: np.random.Generator, loss_db: float, depth_mm: float) -> Imagi
     dynamic_range = u(46, 74)
     return ImagingSettings(
         dynamic_range_db=dynamic_range,
-        headroom_db=dynamic_range * (1 - u(0.28, 0.62)),
-        tgc_fraction=u(0.85, 1.05),
+        headroom_db=dynamic_range * (1 - u(0.32, 0.64)),
+        tgc_fraction=u(0.92, 1.06),
         tgc_error_db=tuple(u(-3.5, 3.5) for _ in range(6)),
-        noise_db=-loss_db - u(18, 45),
+        noise_db=-loss_db - u(22, 45),
         sidelobe_db=u(-40, -27),
         clutter_db=u(0, 24),
         clutter_depth_mm=depth_mm * u(0.006, 0.03),
@@ -129,8 +129,8 @@ def _streaks(rng: np.random.Generator, probe: ProbeModel) -> list[Interface]:
 
 def _place(rng: np.random.Generator, probe: ProbeModel, size: float) -> tuple[float, float]:
     """(x, z) in mm of a random centre in the scan area, most of the thing inside it."""
-    depth = min(rng.uniform(0.06, 0.9) * probe.depth_mm + 0.3 * size, 0.97 * probe.depth_mm)
-    lateral = rng.uniform(-0.48, 0.48) * probe.lateral_span
+    depth = min(rng.uniform(0.08, 0.85) * probe.depth_mm + 0.4 * size, 0.93 * probe.depth_mm)
+    lateral = rng.uniform(-0.46, 0.46) * probe.lateral_span
     x, z = probe.to_space(np.array([lateral], np.float32), np.array([depth], np.float32))
     return float(x[0]), float(z[0])
 
@@ -139,7 +139,7 @@ def _inclusion(rng: np.random.Generator, probe: ProbeModel, kind: str, pulsating
     """One random inclusion of `kind` somewhere in the scan area."""
     u = rng.uniform
     span = min(probe.depth_mm, 2 * probe.extent_mm()[0])
-    b = span * float(np.clip(rng.lognormal(math.log(0.09), 0.45), 0.04, 0.24))
+    b = span * float(np.clip(rng.lognormal(math.log(0.09), 0.45), 0.05, 0.22))
     x, z = _place(rng, probe, b)
     a, angle = b * u(0.9, 2.0), u(-0.5, 0.5) if rng.random() < 0.8 else u(-1.6, 1.6)
     lobes, phase = int(rng.integers(2, 6)), u(0, 6.28)

@@ -39,14 +39,23 @@ def _touches(a: Inclusion, b: Inclusion) -> bool:
 
 
 def _midpoints(low: float, high: float) -> FloatArray:
-    return (low + (np.arange(_SAMPLES, dtype=np.float32) + 0.5) * (high - low) / _SAMPLES).astype(np.float32)
+    return (low + (np.arange(_SAMPLES) + 0.5) * (max(high - low, 0.0) / _SAMPLES)).astype(np.float32)
+
+
+def _box(x: FloatArray, z: FloatArray, probe: ProbeModel) -> tuple[FloatArray, FloatArray]:
+    """Sample places in x and z of the box of an outline, cut to that of the scan area."""
+    half, top, bottom = probe.extent_mm()
+    pad = 0.02 * float(max(np.ptp(x), np.ptp(z)))
+    xs = _midpoints(max(float(x.min()) - pad, -half), min(float(x.max()) + pad, half))
+    zs = _midpoints(max(float(z.min()) - pad, top), min(float(z.max()) + pad, bottom))
+    return xs, zs
 
 
 def inclusion_truth(scene: Scene, probe: ProbeModel, index: int, moved: Deformation | None = None) -> InclusionTruth:
     """The truth of `scene.inclusions[index]`.
 
     `moved` says where its tissue is; None is at rest. The area is the closed form where the whole inclusion is
-    visible and at rest, else the midpoint rule on 240 x 240 points of its box (error below 0.1 % for an ellipse).
+    visible and at rest, else the midpoint rule on 240 x 240 points of its box (error about 0.1 %).
     """
     inclusion, later = scene.inclusions[index], scene.inclusions[index + 1 :]
     x, z = inclusion.outline(96)
@@ -56,8 +65,7 @@ def inclusion_truth(scene: Scene, probe: ProbeModel, index: int, moved: Deformat
         (x, z), (cx, cz) = moved.forward(x, z), moved.forward(cx, cz)
     area = inclusion.area_mm2
     if moved is not None or covered or not bool(probe.inside(x, z).all()):
-        pad = 0.02 * float(max(np.ptp(x), np.ptp(z)))
-        xs, zs = _midpoints(x.min() - pad, x.max() + pad), _midpoints(z.min() - pad, z.max() + pad)
+        xs, zs = _box(x, z, probe)
         gx, gz = (g.astype(np.float32) for g in np.meshgrid(xs, zs))
         seen = probe.inside(gx, gz)
         if moved is not None:
