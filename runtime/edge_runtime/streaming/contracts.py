@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,21 +14,29 @@ __all__ = ["FrameSource", "Postprocess", "PreparedInput", "Preprocess", "Segment
 
 
 class FrameSource(Protocol):
-    """Frames in order. `live` decides what an overloaded pipeline does.
+    """Frames in order (`edge_runtime.sources` has the shipped ones). `live` decides what an overloaded pipeline does.
 
     A live source (camera, or a file played at its own pace) keeps its rhythm: the newest frame wins and older ones are
     dropped and counted. A source that is not live waits, and loses nothing.
     """
 
     @property
+    def name(self) -> str:
+        """Short label for reports; no patient strings."""
+
+    @property
     def live(self) -> bool:
         """Whether frames keep coming when nobody takes them."""
 
-    def __iter__(self) -> Iterator[Frame]:
-        """Frames that nobody changes afterwards, in order.
+    @property
+    def fps(self) -> float | None:
+        """Nominal frames per second, or None when unknown."""
 
-        `__next__` may raise `CorruptFrameError` and be called again for the frame after; a generator cannot, so a
-        source with corrupt frames returns an iterator object. Any other `EdgeError` ends the stream.
+    def read(self) -> Frame | None:
+        """The next frame, which nobody changes afterwards, or None at the end; called from the capture thread alone.
+
+        `CorruptFrameError` fails one frame, and the next call goes on after it. Any other error ends the stream and is
+        raised to the caller.
         """
 
 

@@ -75,7 +75,6 @@ class Pipeline:
         self._ladders: dict[str, Ladder] = {}
         self._run: StreamRun | None = None
         self._running = False
-        self._live = False
 
     def __enter__(self) -> Pipeline:
         if self._active is not None:
@@ -141,9 +140,7 @@ class Pipeline:
         """Of the running stream as it stands, else of the last one. `PipelineError` before the first."""
         if self._run is None:
             raise PipelineError("no stream has been run yet; call run() or stream() first")
-        return build_report(
-            self._run, live=self._live, ladders=self._ladders, warm_up_runs=self.warm_up_runs, queue=self.queue
-        )
+        return build_report(self._run, warm_up_runs=self.warm_up_runs, queue=self.queue)
 
     @contextmanager
     def _streaming(self, source: FrameSource, more: tuple[Lane, ...]) -> Iterator[StreamRun]:
@@ -170,7 +167,6 @@ class Pipeline:
             self._running = False
 
     def _prepare(self, source: FrameSource, more: tuple[Lane, ...]) -> StreamRun:
-        self._live = source.live
         lanes: list[Lane] = [
             SinkLane(name, sink, clock=self.clock, live=source.live) for name, sink in self.sinks.items()
         ]

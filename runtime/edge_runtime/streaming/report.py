@@ -13,7 +13,7 @@ from edge_runtime.streaming.ledger import LedgerSnapshot
 from edge_runtime.streaming.run import StreamRun
 from edge_runtime.streaming.step import BranchStep
 from edge_runtime.streaming.table import latency_rows, ledger_line, table
-from edge_runtime.streaming.warmup import Ladder, RungReport
+from edge_runtime.streaming.warmup import RungReport
 
 __all__ = ["SCHEMA", "BranchReport", "LatencySummary", "SinkReport", "StreamReport", "build_report"]
 
@@ -131,16 +131,16 @@ def _branch_lines(name: str, branch: BranchReport) -> list[str]:
     return lines + table(("ms from arrival", "n", "mean", "p50", "p99", "max"), latency_rows(branch.latency))
 
 
-def build_report(
-    run: StreamRun, *, live: bool, ladders: Mapping[str, Ladder], warm_up_runs: int, queue: int
-) -> StreamReport:
+def build_report(run: StreamRun, *, warm_up_runs: int, queue: int) -> StreamReport:
     """The report of a stream as it stands."""
     ended_ns = run.ended_ns if run.ended_ns is not None else run.now_ns()
-    branches = {name: _branch(step, live) for name, step in run.steps.items()}
+    fps = run.source.fps
+    branches = {name: _branch(step, run.live) for name, step in run.steps.items()}
     sinks = {lane.name: _sink(lane) for lane in run.lanes}
     return StreamReport(
         configuration={
-            "source": "live: latest frame wins" if live else f"not live: lossless, queue of {queue}",
+            "source": f"{run.source.name}, " + ("no frame rate" if fps is None else f"{fps:.4g} frames/s"),
+            "hand-off": "live: latest frame wins" if run.live else f"not live: lossless, queue of {queue}",
             "threads": ", ".join(run.threads.names),
             "warm-up": f"{warm_up_runs} runs a rung" if warm_up_runs else "none",
         },

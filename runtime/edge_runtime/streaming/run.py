@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from edge_runtime.clock import Clock
-from edge_runtime.errors import CorruptFrameError, PipelineError
-from edge_runtime.frame import Frame
+from edge_runtime.errors import CorruptFrameError
 from edge_runtime.result import Result
 from edge_runtime.streaming.contracts import FrameSource
 from edge_runtime.streaming.lane import Lane, SinkLane
@@ -37,7 +35,7 @@ class StreamRun:
         self.started_ns = clock.now_ns()
         self.ended_ns: int | None = None
         self.stopped = threading.Event()
-        self._source = source
+        self.source = source
         self._clock = clock
         self._box: Mailbox[Arrived] = Mailbox(
             policy="latest" if source.live else "block",
@@ -47,6 +45,7 @@ class StreamRun:
         )
         bodies = {"capture": self._capture, "compute": self._compute}
         bodies |= {f"sink {lane.name}": lane.run for lane in lanes if isinstance(lane, SinkLane)}
+        self.live = source.live
         self.threads = ThreadGroup(bodies, self._on_error)
 
     def stop(self) -> None:
@@ -79,37 +78,27 @@ class StreamRun:
             self.stop()
 
     def _capture(self) -> None:
+        number = 0
         try:
-            self._drain(iter(self._source))
+            while not self.stopped.is_set():
+                try:
+                    frame = self.source.read()
+                except CorruptFrameError as error:
+                    self._corrupt(number, error)
+                else:
+                    if frame is None:
+                        return
+                    self._arrive(number)
+                    self._box.put(Arrived(number=number, frame=frame, put_ns=self._clock.now_ns()))
+                number += 1
         finally:
             self._box.close()
-
-    def _drain(self, frames: Iterator[Frame]) -> None:
-        number = 0
-        while not self.stopped.is_set():
-            try:
-                frame = next(frames)
-            except StopIteration:
-                return
-            except CorruptFrameError as error:
-                self._corrupt(number, error, frames)
-            else:
-                self._arrive(number)
-                self._box.put(Arrived(number=number, frame=frame, put_ns=self._clock.now_ns()))
-            number += 1
 
     def _arrive(self, number: int) -> None:
         for step in self.steps.values():
             step.cadence.arrive(number)
 
-    def _corrupt(self, number: int, error: CorruptFrameError, frames: Iterator[Frame]) -> None:
-        if inspect.isgenerator(
-            frames
-        ):  # it is finished by its own exception, and would look like the end of the source
-            raise PipelineError(
-                "the source is a generator and raised CorruptFrameError, so no later frame can be had; "
-                "return an iterator object whose __next__ can be called again"
-            ) from error
+    def _corrupt(self, number: int, error: CorruptFrameError) -> None:
         self._arrive(number)
         for step in self.steps.values():
             step.errors.setdefault("corrupt", str(error))
