@@ -1,0 +1,222 @@
+"""A recipe: everything from data to student in one YAML file, checked before anything costly is imported.
+
+Paths in a recipe are relative to the recipe's folder. Unknown keys are errors. `run_recipe` lives in
+`edge_sdk.recipe_run` and is imported when called.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import inspect
+
+from edge_runtime.errors import ConfigError
+from edge_runtime.optional import require
+from edge_runtime.preprocess.spec import CropToScanArea, Letterbox, Normalize, PreprocessSpec, ToGray
+from edge_sdk.config import DistillConfig, TeacherConfig
+from edge_sdk.progress import Progress, ignore_progress
+
+__all__ = [
+    "FileFrames",
+    "FolderData",
+    "PydicomExample",
+    "Recipe",
+    "SimulatedData",
+    "TeacherSection",
+    "effective_yaml",
+    "load_recipe",
+    "parse_recipe",
+    "run_recipe",
+]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Unknown keys are refused."""
+
+
+class SimulatedData(_Section, frozen=True, tag_field="kind", tag="simulated"):
+    """Frames of `edge_sdk.simulate`: `train` frames from `seed`, `held_out` ones from `seed` + 1, `shape` (H, W)."""
+
+    seed: int = 1
+    train: int = 480
+    held_out: int = 120
+    shape: tuple[int, int] = (160, 160)
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.train < 1 or self.held_out < 1 or self.seed < 0:
+            raise ConfigError(
+                f"data: train {self.train}, held_out {self.held_out}, seed {self.seed}; "
+                "at least one frame each and a seed of zero or more are needed"
+            )
+
+
+class FolderData(_Section, frozen=True, tag_field="kind", tag="folder"):
+    """Pairs of image files with masks of the same names (any image suffix) in two folders.
+
+    `mask_values[k]` is the grey value of class k in the masks, background first. `manifest` is a CSV file with the
+    columns `file` and `split` (`train` or `test`); without it every `hold_out_every`-th pair by name is held out.
+    """
+
+    images: str
+    masks: str
+    mask_values: tuple[int, ...] = (0, 255)
+    manifest: str = ""
+    hold_out_every: int = 5
+
+    def __post_init__(self) -> None:
+        if self.hold_out_every < 2:
+            raise ConfigError(f"data: hold_out_every is {self.hold_out_every}; at least 2 is needed")
+        values = self.mask_values
+        if len(values) < 2 or len(set(values)) != len(values) or not all(0 <= value <= 255 for value in values):
+            raise ConfigError(f"data: mask_values is {list(values)}; two or more different values in 0..255 are needed")
+
+
+class FileFrames(_Section, frozen=True, tag_field="kind", tag="file"):
+    """Unlabelled frames of a DICOM file, video, image or folder of images; every `every`-th frame is taken."""
+
+    path: str
+    every: int = 1
+
+
+class PydicomExample(_Section, frozen=True, tag_field="kind", tag="pydicom_example"):
+    """Unlabelled frames of a file that pydicom's own wheel ships, so that every user has real ultrasound."""
+
+    name: str = "ybr_color"
+    every: int = 1
+
+
+class TeacherSection(_Section, frozen=True):
+    """Where the teacher comes from: trained as `train` says, or the ONNX or TorchScript `file`.
+
+    `output` says whether the file gives logits or probabilities. `checkpoint` is a state dict for the
+    network of `train`, which is then not trained.
+    """
+
+    train: TeacherConfig = TeacherConfig()
+    file: str = ""
+    checkpoint: str = ""
+    output: Literal["logits", "probabilities"] = "logits"
+
+    def __post_init__(self) -> None:
+        if self.file and self.checkpoint:
+            raise ConfigError("teacher: both file and checkpoint are set; give one")
+
+
+DEMO_STEPS = (CropToScanArea(), ToGray(), Letterbox(height=128, width=128), Normalize())
+
+
+class Recipe(_Section, frozen=True):
+    """A whole run. The defaults are the demonstration: `Recipe()` is what `edge-sdk demo` trains.
+
+    `classes` names the foreground classes; `unlabelled` may stay empty.
+    """
+
+    name: str = "demo"
+    classes: tuple[str, ...] = ("anechoic",)
+    data: SimulatedData | FolderData = SimulatedData()
+    unlabelled: tuple[FileFrames | PydicomExample, ...] = (PydicomExample(),)
+    preprocess: PreprocessSpec = PreprocessSpec(steps=DEMO_STEPS)
+    teacher: TeacherSection = TeacherSection()
+    distill: DistillConfig = DistillConfig()
+
+    def __post_init__(self) -> None:
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise ConfigError(f"classes is {list(self.classes)}; one or more different names are needed")
+        if isinstance(self.data, FolderData) and len(self.data.mask_values) != len(self.classes) + 1:
+            raise ConfigError(
+                f"data: mask_values has {len(self.data.mask_values)} values; "
+                f"background and {len(self.classes)} classes need {len(self.classes) + 1}"
+            )
+        if isinstance(self.data, SimulatedData) and len(self.classes) != 1:
+            raise ConfigError(f"classes is {list(self.classes)}; simulated frames have one class (anechoic regions)")
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe in the YAML file `path`; `ConfigError` naming the file for anything that is wrong with it."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} cannot be read: {error}") from error
+    return parse_recipe(text, str(path))
+
+
+def parse_recipe(text: str, origin: str = "recipe") -> Recipe:
+    """The recipe in a YAML `text`; `origin` stands in messages. An empty text is the demonstration's recipe."""
+    yaml = require("yaml", "to read a recipe")
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin}: not valid YAML: {error}") from error
+    data = {} if data is None else data
+    unknown = list(_unknown_keys(data, inspect.type_info(Recipe), ""))
+    if unknown:
+        raise ConfigError(f"{origin}: " + "; ".join(unknown))
+    try:
+        return msgspec.convert(data, Recipe)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{origin}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from error
+
+
+def effective_yaml(recipe: Recipe) -> str:
+    """Every setting of `recipe`, defaults included, as YAML that `parse_recipe` reads back to an equal recipe."""
+    yaml = require("yaml", "to write a recipe")
+    text: str = yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, default_flow_style=None, width=100)
+    return text
+
+
+def run_recipe(path: Path, out_dir: Path, progress: Progress = ignore_progress) -> dict[str, Any]:
+    """Run the recipe in the YAML file `path` and write its outputs into `out_dir`; see `recipe_run.run`."""
+    from edge_sdk.recipe_run import run
+
+    path = Path(path)
+    return run(load_recipe(path), base=path.resolve().parent, out_dir=Path(out_dir), progress=progress)
+
+
+def _unknown_keys(data: Any, kind: inspect.Type, where: str) -> Iterator[str]:
+    """One sentence for every key of `data` that `kind` does not have, with the nearest one that it has."""
+    if isinstance(kind, (inspect.ListType, inspect.VarTupleType)) and isinstance(data, list):
+        for k, item in enumerate(data):
+            yield from _unknown_keys(item, kind.item_type, f"{where}[{k}]")
+    if not isinstance(data, dict):
+        return
+    struct = _matching_struct(data, kind)
+    if struct is None:
+        yield from _wrong_kind(data, kind, where)
+        return
+    known = {field.encode_name: field.type for field in struct.fields}
+    tags = {struct.tag_field} if struct.tag_field else set()
+    for key, value in data.items():
+        place = f"{where}.{key}" if where else str(key)
+        if key in known:
+            yield from _unknown_keys(value, known[key], place)
+        elif key not in tags:
+            near = difflib.get_close_matches(str(key), [*known, *tags], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join([*tags, *known])}"
+            yield f"unknown key {place!r}; {hint}"
+
+
+def _wrong_kind(data: dict[Any, Any], kind: inspect.Type, where: str) -> Iterator[str]:
+    members = kind.types if isinstance(kind, inspect.UnionType) else ()
+    structs = [member for member in members if isinstance(member, inspect.StructType)]
+    if structs:
+        tag_field = structs[0].tag_field
+        allowed = ", ".join(str(member.tag) for member in structs)
+        yield f"{where}: {tag_field} is {data.get(tag_field)!r}; one of {allowed} is needed"
+
+
+def _matching_struct(data: dict[Any, Any], kind: inspect.Type) -> inspect.StructType | None:
+    members = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    for member in members:
+        if isinstance(member, inspect.StructType) and (
+            member.tag_field is None or data.get(member.tag_field) == member.tag or len(members) == 1
+        ):
+            return member
+    return None

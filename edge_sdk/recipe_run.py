@@ -1,0 +1,271 @@
+"""Run a recipe: frames, teacher, student, scores, each a cached stage."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from edge_runtime.atomic import write_bytes
+from edge_runtime.errors import ConfigError
+from edge_runtime.preprocess import Preprocessor
+from edge_sdk.config import NetworkConfig
+from edge_sdk.distill import Trained, distill_student, output_planes, train_teacher
+from edge_sdk.evaluate import predict_masks, score_masks
+from edge_sdk.frame_store import load_labelled, save_labelled
+from edge_sdk.frames import LabelledFrames, UnlabelledFrames, network_inputs, network_masks
+from edge_sdk.pairs import find_pairs, read_pairs
+from edge_sdk.progress import Progress, ProgressEvent, ignore_progress
+from edge_sdk.recipe import FolderData, Recipe, SimulatedData, effective_yaml
+from edge_sdk.stages import StageResult, Stages
+from edge_sdk.students import UNet, build_network, count_macs, count_parameters
+from edge_sdk.teachers import Teacher, load_state_dict, load_teacher, save_state_dict, teacher_from_module
+from edge_sdk.unlabelled import read_unlabelled
+
+__all__ = ["RecipeData", "RecipeOutcome", "make_student", "read_data", "run"]
+
+_CODE = ("augment", "config", "distill", "evaluate", "frames", "losses", "students", "teachers", "train")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RecipeData:
+    """The frames of a recipe: for training, held out, and unlabelled; `sha256` over all that can be trained on."""
+
+    train: LabelledFrames
+    held_out: LabelledFrames
+    unlabelled: tuple[UnlabelledFrames, ...]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RecipeOutcome:
+    """What `make_student` gives: both networks, the report (JSON values), and where the student's stage lies."""
+
+    teacher: Teacher
+    student: UNet
+    data: RecipeData
+    report: dict[str, Any]
+    student_stage: StageResult
+
+
+def read_data(recipe: Recipe, *, base: Path, stages: Stages) -> RecipeData:
+    """The recipe's frames; simulated ones come from the cache of `stages`. `base` is the recipe's folder."""
+    if isinstance(recipe.data, SimulatedData):
+        train, held_out = _simulated(recipe.data, stages)
+    else:
+        train, held_out = _folder(recipe.data, base)
+    unlabelled = tuple(read_unlabelled(entry, base) for entry in recipe.unlabelled)
+    digest = hashlib.sha256()
+    for labelled in (train, held_out):
+        for frame, mask in zip(labelled.frames, labelled.masks, strict=True):
+            digest.update(repr((frame.shape, frame.geometry)).encode())
+            digest.update(frame.image.tobytes())
+            digest.update(mask.tobytes())
+    for source in unlabelled:
+        digest.update(msgspec.json.encode(source.record))
+    return RecipeData(train=train, held_out=held_out, unlabelled=unlabelled, sha256=digest.hexdigest())
+
+
+def _simulated(data: SimulatedData, stages: Stages) -> tuple[LabelledFrames, LabelledFrames]:
+    from edge_sdk.simulate import training_set
+
+    def part(name: str, seed: int, n: int) -> LabelledFrames:
+        def tell(done: int, total: int) -> None:
+            stages.progress(ProgressEvent(task=name, step=done, total=total))
+
+        def make(folder: Path) -> None:
+            frames = training_set(seed, n, data.shape, workers=data.workers, progress=tell)
+            save_labelled(folder / "frames.npz", LabelledFrames.from_arrays(*frames))
+
+        inputs = {"seed": seed, "n": n, "shape": data.shape, "code": _code_sha256("edge_sdk.simulate")}
+        return load_labelled(stages.run(name, inputs, make).folder / "frames.npz")
+
+    return part("frames", data.seed, data.train), part("held-out", data.seed + 1, data.held_out)
+
+
+def _folder(data: FolderData, base: Path) -> tuple[LabelledFrames, LabelledFrames]:
+    pairs = find_pairs(
+        base / data.images,
+        base / data.masks,
+        manifest=base / data.manifest if data.manifest else None,
+        hold_out_every=data.hold_out_every,
+    )
+    train, held_out = [p for p in pairs if not p.held_out], [p for p in pairs if p.held_out]
+    if not train or not held_out:
+        raise ConfigError(
+            f"{base / data.images}: {len(train)} pairs to train on and {len(held_out)} held out; both need at least one"
+        )
+    return read_pairs(train, data.mask_values), read_pairs(held_out, data.mask_values)
+
+
+def _code_sha256(*modules: str) -> str:
+    """Hash of the source files of modules and packages, so that changed code does not meet an old cache."""
+    digest = hashlib.sha256()
+    for name in modules:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ConfigError(f"module {name} has no source file to hash")
+        origin = Path(spec.origin)
+        for path in sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _train_code() -> str:
+    return _code_sha256(*(f"edge_sdk.{name}" for name in _CODE), "edge_runtime.preprocess")
+
+
+def make_student(recipe: Recipe, *, base: Path, stages: Stages, data: RecipeData | None = None) -> RecipeOutcome:
+    """Teacher and student of `recipe`, from the cache of `stages` where nothing has changed.
+
+    `base` is the folder that the recipe's paths are relative to. `data` saves reading the frames again. Raises
+    `ConfigError` for anything in the recipe or its files that does not fit, `InferenceError` for a teacher
+    whose output does not.
+    """
+    data = data or read_data(recipe, base=base, stages=stages)
+    teacher, teacher_report = _teacher(recipe, base, stages, data)
+    inputs = {
+        "distill": recipe.distill,
+        "preprocess": recipe.preprocess,
+        "classes": recipe.classes,
+        "teacher": teacher.sha256,
+        "data": data.sha256,
+        "code": _train_code(),
+    }
+    classes = len(recipe.classes)
+
+    def make(folder: Path) -> dict[str, Any]:
+        trained = distill_student(
+            teacher,
+            spec=recipe.preprocess,
+            labelled=data.train,
+            unlabelled=data.unlabelled,
+            classes=classes,
+            config=recipe.distill,
+            checkpoint=stages.work_folder("student", inputs) / "checkpoint.pt",
+            progress=stages.progress,
+        )
+        return _finish(folder / "student.pt", trained, trained.network, recipe, data)
+
+    stage = stages.run("student", inputs, make)
+    student = _network(recipe, recipe.distill.network)
+    student.load_state_dict(load_state_dict(stage.folder / "student.pt"))
+    report = _report(recipe, data, teacher, teacher_report, stage.record.result, stages)
+    return RecipeOutcome(teacher=teacher, student=student.eval(), data=data, report=report, student_stage=stage)
+
+
+def _network(recipe: Recipe, config: NetworkConfig) -> UNet:
+    in_channels = Preprocessor(recipe.preprocess).output_shape[1]
+    return build_network(config, in_channels=in_channels, classes=output_planes(len(recipe.classes)))
+
+
+def _teacher(recipe: Recipe, base: Path, stages: Stages, data: RecipeData) -> tuple[Teacher, dict[str, Any]]:
+    section, planes = recipe.teacher, output_planes(len(recipe.classes))
+    network: UNet | None = None
+    if section.file:
+        teacher = load_teacher(base / section.file, classes=planes, output=section.output)
+    elif section.checkpoint:
+        network = _network(recipe, section.train.network)
+        teacher = load_teacher(base / section.checkpoint, classes=planes, module=network)
+    else:
+        return _trained_teacher(recipe, stages, data)
+    inputs = {
+        "teacher": teacher.sha256,
+        "output": section.output,
+        "preprocess": recipe.preprocess,
+        "data": data.sha256,
+        "code": _train_code(),
+    }
+    stage = stages.run("teacher", inputs, lambda folder: _finish(None, None, teacher, recipe, data))
+    return teacher, stage.record.result
+
+
+def _trained_teacher(recipe: Recipe, stages: Stages, data: RecipeData) -> tuple[Teacher, dict[str, Any]]:
+    config = recipe.teacher.train
+    inputs = {
+        "train": config,
+        "preprocess": recipe.preprocess,
+        "classes": recipe.classes,
+        "data": data.sha256,
+        "code": _train_code(),
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        trained = train_teacher(
+            data.train,
+            spec=recipe.preprocess,
+            classes=len(recipe.classes),
+            config=config,
+            checkpoint=stages.work_folder("teacher", inputs) / "checkpoint.pt",
+            progress=stages.progress,
+        )
+        return _finish(folder / "teacher.pt", trained, trained.network, recipe, data)
+
+    stage = stages.run("teacher", inputs, make)
+    network = _network(recipe, config.network)
+    network.load_state_dict(load_state_dict(stage.folder / "teacher.pt"))
+    return teacher_from_module(network, classes=network.classes, name="teacher.pt"), stage.record.result
+
+
+def _finish(
+    path: Path | None, trained: Trained | None, network: Callable[[Tensor], Tensor], recipe: Recipe, data: RecipeData
+) -> dict[str, Any]:
+    """Save the network if it was trained here; score it on the held-out frames; count what it costs."""
+    classes = len(recipe.classes)
+    inputs = torch.from_numpy(network_inputs(data.held_out.frames, recipe.preprocess))
+    truth = network_masks(data.held_out, recipe.preprocess, classes)
+    scores = score_masks(predict_masks(network, inputs), truth, classes)
+    result: dict[str, Any] = {"dice": msgspec.to_builtins(scores)}
+    if isinstance(network, nn.Module):
+        result["parameters"] = count_parameters(network)
+        result["macs"] = count_macs(network, (1, *inputs.shape[1:]))
+    if trained is not None and path is not None:
+        save_state_dict(trained.network, path)
+        result["training"] = {"losses": trained.fit.losses, "seconds": trained.fit.seconds}
+        result["labelled_frames"] = trained.labelled_frames
+        result["unlabelled"] = msgspec.to_builtins(trained.unlabelled)
+    return result
+
+
+def _report(
+    recipe: Recipe,
+    data: RecipeData,
+    teacher: Teacher,
+    teacher_result: dict[str, Any],
+    student_result: dict[str, Any],
+    stages: Stages,
+) -> dict[str, Any]:
+    drop = teacher_result["dice"]["mean"] - student_result["dice"]["mean"]
+    return {
+        "name": recipe.name,
+        "classes": list(recipe.classes),
+        "preprocess_sha256": recipe.preprocess.sha256,
+        "data_sha256": data.sha256,
+        "frames": {"train": len(data.train.frames), "held_out": len(data.held_out.frames)},
+        "trained_on_real": student_result["unlabelled"],
+        "teacher": {"name": teacher.name, "sha256": teacher.sha256, **teacher_result},
+        "student": student_result,
+        "dice_drop_points": 100 * drop,
+        "seconds": stages.timings(),
+    }
+
+
+def run(recipe: Recipe, *, base: Path, out_dir: Path, progress: Progress = ignore_progress) -> dict[str, Any]:
+    """Run `recipe`; its paths are relative to `base`. Returns the report.
+
+    `out_dir` receives `recipe.effective.yaml`, `student.pt` (a state dict) and `report.json`, each whole or not at all,
+    and `stages/`, the cache that a second run continues from.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_bytes(out_dir / "recipe.effective.yaml", effective_yaml(recipe).encode())
+    outcome = make_student(recipe, base=base, stages=Stages(out_dir / "stages", progress))
+    write_bytes(out_dir / "student.pt", (outcome.student_stage.folder / "student.pt").read_bytes())
+    write_bytes(out_dir / "report.json", msgspec.json.format(msgspec.json.encode(outcome.report), indent=2))
+    return outcome.report
