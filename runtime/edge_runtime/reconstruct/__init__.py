@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from edge_runtime.reconstruct.compare import VolumeError, WireError, compare, locate_wire, wire_error
 from edge_runtime.reconstruct.compound import Compounder, CompoundKernel, CompoundMode, compound, warm_up
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid, grid_of_sweep
+from edge_runtime.reconstruct.holes import FillMethod, fill_holes
+from edge_runtime.reconstruct.mha import write_mha
+from edge_runtime.reconstruct.nrrd import VolumeField, read_nrrd, write_nrrd
+from edge_runtime.reconstruct.slices import draw_slices, orthogonal_slices
 from edge_runtime.reconstruct.sweep import FrameStack, Sweep
 from edge_runtime.reconstruct.volume import Volume
 
@@ -12,11 +17,24 @@ __all__ = [
     "CompoundKernel",
     "CompoundMode",
     "Compounder",
+    "FillMethod",
     "FrameStack",
     "Sweep",
     "Volume",
+    "VolumeError",
+    "VolumeField",
     "VolumeGrid",
+    "WireError",
+    "compare",
     "compound",
+    "draw_slices",
+    "fill_holes",
     "grid_of_sweep",
+    "locate_wire",
+    "orthogonal_slices",
+    "read_nrrd",
     "warm_up",
+    "wire_error",
+    "write_mha",
+    "write_nrrd",
 ]

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_runtime.errors import ConfigError
+from edge_runtime.reconstruct import Volume, compound, fill_holes
+
+
+def volume_of(data, swept, spacing=(1.0, 1.0, 1.0)):
+    return Volume(
+        data=np.where(swept, data, 0).astype(np.uint8),
+        weight=swept.astype(np.float32),
+        spacing_mm=spacing,
+        T_world_volume=np.eye(4),
+    )
+
+
+@pytest.fixture
+def holed():
+    """A block of noise with a third of its voxels missing, inside a wide empty margin."""
+    rng = np.random.default_rng(0)
+    swept = np.zeros((20, 22, 24), bool)
+    swept[6:14, 6:16, 6:18] = rng.random((8, 10, 12)) > 0.33
+    return volume_of(rng.integers(1, 256, swept.shape), swept, (1.0, 0.8, 1.3))
+
+
+@pytest.mark.parametrize("method", ["gaussian", "nearest"])
+def test_only_holes_change_and_they_are_marked(holed, method):
+    full = fill_holes(holed, method, limit_mm=3.0)
+    np.testing.assert_array_equal(full.data[holed.swept], holed.data[holed.swept])
+    np.testing.assert_array_equal(full.weight, holed.weight)
+    assert not (full.filled & holed.swept).any()
+    np.testing.assert_array_equal(full.data != holed.data, full.filled)
+    block = np.zeros_like(full.filled)
+    block[6:14, 6:16, 6:18] = True
+    assert not (full.known & ~block).any(), "the sweep grew outwards"
+    assert full.known[8:12, 8:14, 8:16].all()
+
+
+def test_nearest_equals_the_exact_distance_transform(holed):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    full = fill_holes(holed, "nearest", limit_mm=3.0)
+    distance, at = ndimage.distance_transform_edt(~holed.swept, sampling=holed.spacing_mm, return_indices=True)
+    # equally near voxels may be chosen either way, so compare distances: some voxel at that distance has that level
+    assert (distance[full.filled] <= 3.0 + 1e-9).all()
+    same = full.data == holed.data[tuple(at)]
+    assert same[full.filled].mean() > 0.5
+    seen = np.argwhere(holed.swept)
+    for here in np.argwhere(full.filled & ~same):
+        away = np.linalg.norm((seen - here) * holed.spacing_mm, axis=1)
+        level = holed.data[tuple(seen[np.abs(away - away.min()) < 1e-9].T)]
+        assert full.data[tuple(here)] in level
+
+
+def test_gaussian_equals_normalised_convolution_by_brute_force(holed):
+    limit = 3.0
+    full = fill_holes(holed, "gaussian", limit_mm=limit)
+    reach = [int(limit / s) for s in holed.spacing_mm]
+    for z, y, x in np.argwhere(full.filled)[::7]:
+        box = tuple(slice(c - r, c + r + 1) for c, r in zip((z, y, x), reach, strict=True))
+        offsets = np.meshgrid(
+            *[np.arange(-r, r + 1) * s for r, s in zip(reach, holed.spacing_mm, strict=True)], indexing="ij"
+        )
+        kernel = np.exp(-0.5 * sum(o**2 for o in offsets) / (limit / 3) ** 2) * holed.swept[box]
+        assert abs((kernel * holed.data[box]).sum() / kernel.sum() - full.data[z, y, x]) <= 0.51
+
+
+@pytest.mark.parametrize("method", ["gaussian", "nearest"])
+def test_a_gap_wider_than_the_limit_stays_open(method):
+    swept = np.zeros((30, 5, 5), bool)
+    swept[[0, 3, 6, 26]] = True
+    full = fill_holes(volume_of(np.full(swept.shape, 90), swept), method, limit_mm=2.0)
+    known = full.known.all(axis=(1, 2))
+    np.testing.assert_array_equal(np.flatnonzero(known), [0, 1, 2, 3, 4, 5, 6, 26])
+    assert (full.data[full.known] == 90).all()
+
+
+def test_filling_a_constant_or_empty_or_whole_volume(holed):
+    flat = volume_of(np.full(holed.data.shape, 133), holed.swept)
+    assert set(np.unique(fill_holes(flat).data[fill_holes(flat).known])) == {133}
+    empty = volume_of(holed.data, np.zeros(holed.data.shape, bool))
+    assert not fill_holes(empty).known.any()
+    whole = Volume(data=holed.data, spacing_mm=holed.spacing_mm, T_world_volume=np.eye(4))
+    assert not fill_holes(whole).filled.any()
+
+
+def test_filled_voxels_of_a_sparse_sweep_are_close_to_the_truth(wire_sweep, wire_phantom):
+    from edge_runtime.reconstruct import Sweep
+
+    sparse = Sweep(
+        frames=wire_sweep.frames[::4], T_world_image=wire_sweep.T_world_image[::4], geometry=wire_sweep.geometry
+    )
+    full = fill_holes(compound(sparse, 0.4))
+    off = np.abs(full.data - full.grid.sample_field(wire_phantom))
+    assert full.filled.mean() > 0.2
+    assert off[full.filled].mean() < 3
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, np.nan, np.inf, 1000.0])
+def test_bad_arguments_are_refused(holed, limit):
+    with pytest.raises(ConfigError, match="limit_mm"):
+        fill_holes(holed, limit_mm=limit)
+    with pytest.raises(ConfigError, match="gaussian, nearest are allowed"):
+        fill_holes(holed, "sticks")
