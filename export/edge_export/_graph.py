@@ -45,7 +45,7 @@ def attribute(node: NodeProto, name: str, default: object = None) -> object:
 
 def constant(name: str, array: Array) -> TensorProto:
     """An initializer holding `array` in little-endian raw bytes."""
-    return numpy_helper.from_array(np.ascontiguousarray(array), name)
+    return numpy_helper.from_array(np.asarray(array, order="C"), name)
 
 
 def default_opset(model: onnx.ModelProto) -> int:

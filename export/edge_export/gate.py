@@ -59,13 +59,19 @@ class GateReport:
         return asdict(self)
 
 
-def open_session(model: onnx.ModelProto | bytes, *, threads: int = 1) -> Any:
-    """An ONNX Runtime CPU session on the model's bytes. Raises `LoweringError` when it does not load."""
+def open_session(model: onnx.ModelProto | bytes, *, threads: int = 1, optimize: bool = True) -> Any:
+    """An ONNX Runtime CPU session on the model's bytes. Raises `LoweringError` when it does not load.
+
+    With `optimize` ONNX Runtime removes Casts and computes FP16 parts in float32; without, every tensor is
+    rounded to the type that the file gives it, which is nearer to what a typed engine does.
+    """
     runtime = require("onnxruntime", "to load the model")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     data = model if isinstance(model, bytes) else model.SerializeToString()
     try:
         return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -74,10 +80,14 @@ def open_session(model: onnx.ModelProto | bytes, *, threads: int = 1) -> Any:
 
 
 def run_model(
-    model: onnx.ModelProto | bytes, samples: Sequence[npt.NDArray[np.float32]], *, threads: int = 1
+    model: onnx.ModelProto | bytes,
+    samples: Sequence[npt.NDArray[np.float32]],
+    *,
+    threads: int = 1,
+    optimize: bool = True,
 ) -> list[dict[str, npt.NDArray[Any]]]:
-    """Outputs by name for each input tensor of `samples`, on the CPU. Raises `LoweringError`."""
-    session = open_session(model, threads=threads)
+    """Outputs by name for each input tensor of `samples`, on the CPU (see `open_session`). Raises `LoweringError`."""
+    session = open_session(model, threads=threads, optimize=optimize)
     name, names = session.get_inputs()[0].name, [item.name for item in session.get_outputs()]
     return [dict(zip(names, session.run(names, {name: sample}), strict=True)) for sample in samples]
 

@@ -1,0 +1,196 @@
+"""Every rule on a graph that breaks it and on one that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edge_export import Finding, lint, require_clean, rule_table, tidy, to_fp16, to_int8
+from edge_runtime.errors import ConfigError, LoweringError
+
+NVIDIA = ("jetpack6", "tensorrt11", "rtx")
+ALL = (*NVIDIA, "ort-cpu")
+W = np.ones((4, 4, 1, 1), np.float32)
+S, Z = np.float32(0.1), np.int8(0)
+
+
+def node(kind: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs, [output], **attributes)
+
+
+def array(value: object, dtype: type) -> np.ndarray:
+    return np.asarray(value, dtype)
+
+
+def pair(source: str, tag: str, scale: str = "s", zero: str = "z") -> list[onnx.NodeProto]:
+    return [
+        node("QuantizeLinear", [source, scale, zero], f"{tag}q"),
+        node("DequantizeLinear", [f"{tag}q", scale, zero], f"{tag}d"),
+    ]
+
+
+def conv(**attributes: object) -> onnx.NodeProto:
+    return node("Conv", ["image", "w"], "mask", **attributes)
+
+
+def with_bias(build: Callable[..., onnx.ModelProto]) -> onnx.ModelProto:
+    nodes = [
+        node("DequantizeLinear", ["b", "s", "zb"], "bd"),
+        node("Conv", ["image", "w", "bd"], "mask", kernel_shape=[1, 1]),
+    ]
+    return build(nodes, {"w": W, "b": np.zeros(4, np.int32), "s": array(S, np.float32), "zb": array(0, np.int32)})
+
+
+def quantized(build: Callable[..., onnx.ModelProto], zero: object, scale: float = 0.1) -> onnx.ModelProto:
+    nodes = [*pair("image", "a"), node("Relu", ["ad"], "mask")]
+    return build(nodes, {"s": array(scale, np.float32), "z": np.asarray(zero)})
+
+
+def half_scale(build: Callable[..., onnx.ModelProto], opset: int) -> onnx.ModelProto:
+    nodes = [
+        node("Cast", ["image"], "h", to=TensorProto.FLOAT16),
+        *pair("h", "a"),
+        node("Cast", ["ad"], "mask", to=TensorProto.FLOAT),
+    ]
+    return build(nodes, {"s": array(0.1, np.float16), "z": array(0, np.int8)}, opset=opset)
+
+
+def concat(build: Callable[..., onnx.ModelProto], second: str) -> onnx.ModelProto:
+    nodes = [
+        *pair("image", "a"),
+        node("Neg", ["image"], "n"),
+        *pair("n", "b", scale=second),
+        node("Concat", ["ad", "bd"], "mask", axis=1),
+    ]
+    scales = {"s": array(0.1, np.float32), "t": array(0.2, np.float32), "z": array(0, np.int8)}
+    return build(nodes, scales, output_shape=(1, 8, 8, 8))
+
+
+def transposed(build: Callable[..., onnx.ModelProto], source: str) -> onnx.ModelProto:
+    nodes = [*pair("image", "a"), node("ConvTranspose", [source, "w"], "x", kernel_shape=[1, 1])]
+    return build(
+        [*nodes, node("Add", ["x", "ad"], "mask")], {"w": W, "s": array(S, np.float32), "z": array(0, np.int8)}
+    )
+
+
+def grouped(build: Callable[..., onnx.ModelProto], kind: int) -> onnx.ModelProto:
+    weight = np.ones((4, 1, 1, 1), helper.tensor_dtype_to_np_dtype(kind))
+    nodes = [
+        node("Cast", ["image"], "h", to=kind),
+        node("Conv", ["h", "w"], "x", group=4, kernel_shape=[1, 1]),
+        node("Cast", ["x"], "mask", to=TensorProto.FLOAT),
+    ]
+    return build(nodes, {"w": weight})
+
+
+def external(build: Callable[..., onnx.ModelProto], apart: bool) -> onnx.ModelProto:
+    model = build([conv(kernel_shape=[1, 1])], {"w": W})
+    if apart:
+        tensor = model.graph.initializer[0]
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="weights.bin")
+    return model
+
+
+def reshaped(build: Callable[..., onnx.ModelProto], computed: bool) -> onnx.ModelProto:
+    shape = np.array([1, 4, 8, 8], np.int64)
+    first = [node("Shape", ["image"], "shape")] if computed else []
+    return build([*first, node("Reshape", ["image", "shape"], "mask")], {} if computed else {"shape": shape})
+
+
+def doubled(build: Callable[..., onnx.ModelProto], kind: int) -> onnx.ModelProto:
+    return build([node("Cast", ["image"], "x", to=kind), node("Cast", ["x"], "mask", to=TensorProto.FLOAT)], {})
+
+
+def relu(build: Callable[..., onnx.ModelProto], **options: object) -> onnx.ModelProto:
+    return build([node("Relu", ["image"], "mask")], {}, **options)
+
+
+def mistyped(build: Callable[..., onnx.ModelProto]) -> onnx.ModelProto:
+    return build([node("Cast", ["image"], "x", to=TensorProto.FLOAT16), node("Add", ["x", "image"], "mask")], {})
+
+
+def with_kernel(build: Callable[..., onnx.ModelProto]) -> onnx.ModelProto:
+    return build([conv(kernel_shape=[1, 1])], {"w": W})
+
+
+# rule, the targets it holds for, a graph that breaks it, one that does not
+CASES = [
+    ("graph-types", ALL, mistyped, relu),
+    ("opset", ("jetpack6",), lambda b: relu(b, opset=19), relu),
+    ("opset", ALL, lambda b: relu(b, opset=25), lambda b: relu(b, opset=17)),
+    ("external-data", ALL, lambda b: external(b, True), lambda b: external(b, False)),
+    ("operator", ALL, lambda b: b([node("Det", ["image"], "mask")], {}, output_shape=(1, 4)), relu),
+    ("open-shape", ALL, lambda b: relu(b, input_shape=("n", 4, 8, 8)), relu),
+    ("computed-shape", ALL, lambda b: reshaped(b, True), lambda b: reshaped(b, False)),
+    ("kernel-shape", NVIDIA, lambda b: b([conv()], {"w": W}), with_kernel),
+    ("half-group", ("tensorrt11",), lambda b: grouped(b, TensorProto.FLOAT16), lambda b: grouped(b, TensorProto.FLOAT)),
+    ("qdq-bias", NVIDIA, with_bias, lambda b: quantized(b, Z)),
+    ("qdq-zero-point", NVIDIA, lambda b: quantized(b, np.int8(3)), lambda b: quantized(b, Z)),
+    ("qdq-uint8", NVIDIA, lambda b: quantized(b, np.uint8(0)), lambda b: quantized(b, Z)),
+    ("qdq-scale", ALL, lambda b: quantized(b, Z, 0.0), lambda b: quantized(b, Z)),
+    ("qdq-scale", ALL, lambda b: quantized(b, Z, float("inf")), lambda b: quantized(b, Z)),
+    ("qdq-half-scale-opset", ALL, lambda b: half_scale(b, 18), lambda b: half_scale(b, 19)),
+    ("qdq-half-scale-ort", ("ort-cpu",), lambda b: half_scale(b, 19), lambda b: quantized(b, Z)),
+    ("qdq-concat", NVIDIA, lambda b: concat(b, "t"), lambda b: concat(b, "s")),
+    ("qdq-conv-transpose", NVIDIA, lambda b: transposed(b, "ad"), lambda b: transposed(b, "image")),
+    ("float64", NVIDIA, lambda b: doubled(b, TensorProto.DOUBLE), lambda b: doubled(b, TensorProto.FLOAT16)),
+    ("leftover", ALL, lambda b: b([node("Identity", ["image"], "mask")], {}), relu),
+]
+
+
+@pytest.mark.parametrize(("rule", "targets", "bad", "good"), CASES, ids=[f"{c[0]}-{i}" for i, c in enumerate(CASES)])
+def test_rule(build, rule, targets, bad, good):
+    for target in ALL:
+        found = [finding for finding in lint(bad(build), target) if finding.rule == rule]
+        if target in targets:
+            assert found, f"{target} lets it pass"
+            assert all(finding.message and finding.fix for finding in found)
+        assert rule not in {finding.rule for finding in lint(good(build), target)}
+
+
+def test_every_rule_has_a_case():
+    assert {row["id"] for row in rule_table()} == {case[0] for case in CASES}
+    for row in rule_table():
+        targets = {target for case in CASES if case[0] == row["id"] for target in case[1]}
+        assert targets == set(row["targets"]), row["id"]
+
+
+def test_concat_with_one_side_quantized(build):
+    nodes = [*pair("image", "a"), node("Concat", ["ad", "image"], "mask", axis=1)]
+    model = build(nodes, {"s": array(S, np.float32), "z": array(0, np.int8)}, output_shape=(1, 8, 8, 8))
+    assert [f.message for f in lint(model, "rtx") if f.rule == "qdq-concat"] == [
+        "Concat with only some inputs quantized."
+    ]
+
+
+def test_findings_name_the_node(build):
+    finding = next(f for f in lint(with_bias(build), "rtx") if f.rule == "qdq-bias")
+    assert finding.node == "n_bd"
+    assert set(finding.to_dict()) == {"rule", "severity", "node", "message", "fix"}
+    with pytest.raises(LoweringError, match="qdq-bias at n_bd"):
+        require_clean(with_bias(build), "rtx")
+
+
+def test_warnings_do_not_stop(build):
+    found = require_clean(build([node("Identity", ["image"], "mask")], {}), "rtx")
+    assert [type(f) for f in found] == [Finding]
+    assert found[0].severity == "warning"
+
+
+@pytest.mark.parametrize("target", ALL)
+def test_our_own_files_are_clean(student, student_transposed, trained, target):
+    for model in (student, student_transposed):
+        for lowered in (tidy(model), to_fp16(model, trained.calibration), to_int8(model, trained.calibration)):
+            assert lint(lowered.SerializeToString(), target) == []
+
+
+def test_bad_arguments(build):
+    with pytest.raises(ConfigError, match="jetpack6"):
+        lint(relu(build), "orin")
+    with pytest.raises(LoweringError, match="not an ONNX model"):
+        lint(b"\xff\xff\xff", "rtx")
