@@ -1,11 +1,11 @@
-"""The messages of ONNX (onnx.proto, IR version 13) that the walker reads: field number, name, wire type."""
+"""The messages of ONNX (onnx.proto, IR version 14) that the walker reads: field number, name, wire type."""
 
 from __future__ import annotations
 
 from edge_runtime.bundle._wire import FIXED32, FIXED64, LEN, VARINT, Field, Message
 
 __all__ = [
-    "ATTRIBUTE", "DIMENSION", "ENTRY", "FUNCTION", "GRAPH", "MODEL", "NODE", "OPSET", "SHAPE", "SPARSE", "TENSOR",
+    "ATTRIBUTE", "DIMENSION", "FUNCTION", "GRAPH", "MODEL", "NODE", "OPSET", "SHAPE", "SPARSE", "TENSOR",
     "TENSOR_TYPE", "TYPE", "VALUE_INFO",
 ]  # fmt: skip
 
@@ -47,7 +47,6 @@ TENSOR = Message("TensorProto", {
     13: _many("external_data"), 14: _one("data_location", VARINT), 16: _many("metadata_props"),
 })  # fmt: skip
 SPARSE = Message("SparseTensorProto", {1: _one("values"), 2: _one("indices"), 3: _many("dims", VARINT)})
-ENTRY = Message("StringStringEntryProto", {1: _one("key"), 2: _one("value")})
 FUNCTION = Message("FunctionProto", {
     1: _one("name"), 4: _many("input"), 5: _many("output"), 6: _many("attribute"), 7: _many("node"),
     8: _one("doc_string"), 9: _many("opset_import"), 10: _one("domain"), 11: _many("attribute_proto"),
