@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -140,7 +141,7 @@ class _Checkpoint:
     def load(self, module: nn.Module, optimiser: torch.optim.Optimizer, ema: _Average | None) -> FitReport:
         if not self.path.exists():
             return FitReport()
-        state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        state = self._read()
         if state["fingerprint"] != self.fingerprint:
             raise ConfigError(
                 f"checkpoint {self.path} was made with other settings, data or network; "
@@ -155,6 +156,13 @@ class _Checkpoint:
         report = FitReport(**state["report"])
         report.resumed_epochs = len(report.losses)
         return report
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            raise ConfigError(f"{self.path} is not a checkpoint of this program; delete it to start anew") from error
+        return state
 
 
 def _fingerprint(module: nn.Module, data: TrainingSet, config: OptimiserConfig, augmentation: AugmentConfig) -> str:
