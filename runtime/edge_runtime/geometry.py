@@ -10,7 +10,17 @@ import numpy.typing as npt
 
 from edge_runtime.errors import ConfigError
 
-__all__ = ["Pose", "PoseOrigin", "interpolate_rigid", "invert_rigid", "is_rigid"]
+__all__ = [
+    "Pose",
+    "PoseOrigin",
+    "interpolate_rigid",
+    "invert_rigid",
+    "is_rigid",
+    "quaternion_wxyz_to_rotation",
+    "rotation_to_quaternion_wxyz",
+    "rotation_to_vector",
+    "vector_to_rotation",
+]
 
 PoseOrigin = Literal["tracker", "imu+image", "image"]
 
@@ -45,6 +55,21 @@ def rotation_to_quaternion_wxyz(R: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
         q[1 + j] = R[j, i] + R[i, j]
         q[1 + m] = R[m, i] + R[i, m]
     return q / np.linalg.norm(q)
+
+
+def vector_to_rotation(vector: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Rotation (3, 3) about `vector` (3,) by its length in rad (Rodrigues' formula, as a quaternion)."""
+    half = 0.5 * float(np.linalg.norm(vector))
+    return quaternion_wxyz_to_rotation(np.append(np.cos(half), 0.5 * np.sinc(half / np.pi) * vector))
+
+
+def rotation_to_vector(R: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Rotation vector (3,) in rad, of length up to pi, of a rotation (3, 3)."""
+    q = rotation_to_quaternion_wxyz(R)
+    q = -q if q[0] < 0 else q
+    length = float(np.linalg.norm(q[1:]))
+    scale = 2.0 if length < 1e-12 else 2 * np.arctan2(length, q[0]) / length
+    return np.asarray(scale * q[1:])
 
 
 def quaternion_wxyz_to_rotation(q: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
