@@ -1,7 +1,7 @@
 """Which ONNX models the device runs. A valid ONNX file is a program; this is the list of what it may do.
 
 What is left out is left out for a reason. Loop, If, Scan, SequenceMap: can run for ever, hide graphs. ConstantOfShape,
-Expand, Tile, Range, OneHot, EyeLike: 70 bytes can ask for terabytes. Random*: results differ by run. NonZero, TopK,
+Expand, Tile, Range, OneHot, EyeLike: 113 bytes can ask for terabytes. Random*: results differ by run. NonZero, TopK,
 NonMaxSuppression, Unique, Compress: output sizes depend on the data, so time does. Strings, sequences: no use.
 """
 
@@ -65,7 +65,9 @@ def _check_operators(facts: ModelFacts) -> None:
     unknown = sorted(set(facts.operators) - ALLOWED_OPERATORS)
     if unknown:
         shown = ", ".join(repr(name) for name in unknown[:8])
-        raise ModelRefusedError(f"the model uses {shown}, not among the allowed operators (ALLOWED_OPERATORS)")
+        raise ModelRefusedError(
+            f"the model uses {shown}, not among the allowed operators; fold constants or export without them"
+        )
     if facts.subgraphs:
         raise ModelRefusedError(f"the model hides {facts.subgraphs} graphs in attributes; no allowed operator has any")
 
@@ -92,7 +94,7 @@ def _constant(node: NodeFacts, index: int, facts: ModelFacts) -> tuple[float, ..
     values = facts.constants.get(name)
     if values is None or any(map(math.isnan, values)):
         raise ModelRefusedError(
-            f"{node.operator} takes its size from {name!r}, which is no small constant; fold constants"
+            f"{node.operator} takes its size from {name!r}, which is no small constant; fold constants before packaging"
         )
     return values
 
