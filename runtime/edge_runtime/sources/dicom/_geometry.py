@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.frame import FrameGeometry, Rectangle
-from edge_runtime.sources.dicom._header import number_of, numbers_of
+from edge_runtime.sources.dicom._header import number_of, numbers_of, value_of
 
 __all__ = ["geometry_of"]
 
@@ -45,7 +45,7 @@ def geometry_of(dataset: Any, rows: int, columns: int, region: int | None) -> tu
     mirrored axis). With two or more the image has no single scale: `region` picks one, counted among them from 0.
     Without any region element Pixel Spacing is used. Raises `ConfigError` when there is no region number `region`.
     """
-    every = _sequence(dataset)
+    every = list(value_of(dataset, "SequenceOfUltrasoundRegions") or [])
     tissue = _tissue_regions(every)
     if region is not None:
         if not 0 <= region < len(tissue):
@@ -60,13 +60,6 @@ def geometry_of(dataset: Any, rows: int, columns: int, region: int | None) -> tu
     if every:
         return FrameGeometry(reason=f"none of the {len(every)} ultrasound regions is 2-D tissue in centimetres"), ""
     return _from_spacing(dataset), ""
-
-
-def _sequence(dataset: Any) -> list[Any]:
-    try:
-        return list(dataset.get("SequenceOfUltrasoundRegions") or [])
-    except Exception:  # a damaged sequence; pydicom raises any kind
-        return []
 
 
 def _tissue_regions(items: list[Any]) -> list[_Region]:

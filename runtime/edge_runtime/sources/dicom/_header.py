@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from edge_runtime.errors import SourceFormatError
 from edge_runtime.optional import require
 
-__all__ = ["DicomHeader", "number_of", "numbers_of", "read_header"]
+__all__ = ["DicomHeader", "number_of", "numbers_of", "read_header", "text_of", "value_of"]
 
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
 EXPLICIT_BE = "1.2.840.10008.1.2.2"
@@ -31,6 +31,8 @@ ENCAPSULATED = {
     "1.2.840.10008.1.2.4.203": "HTJ2K",
     "1.2.840.10008.1.2.5": "RLE",
 }
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+META_BYTES = 2048  # the file meta information lies within
 DICOMDIR = "1.2.840.10008.1.3.10"
 GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
@@ -88,6 +90,9 @@ def read_header(file: BinaryIO, path: Path, max_samples: int) -> DicomHeader:
     than `max_samples` samples in all.
     """
     pydicom = require("pydicom", f"to read the DICOM file {path.name}")
+    if DEFLATED in file.read(META_BYTES):  # pydicom would inflate the whole of it first
+        raise _unread_syntax(path, f"{DEFLATED.decode()} (deflated)")
+    file.seek(0)
     try:
         dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=KEYWORDS)
     except Exception as error:  # a parser's errors on hostile bytes are of any kind
@@ -102,7 +107,7 @@ def read_header(file: BinaryIO, path: Path, max_samples: int) -> DicomHeader:
         columns=_count(dataset, "Columns", path),
         frames=_count(dataset, "NumberOfFrames", path, default=1),
         samples=_count(dataset, "SamplesPerPixel", path),
-        photometric=str(dataset.get("PhotometricInterpretation") or ""),
+        photometric=text_of(dataset, "PhotometricInterpretation"),
         bits_allocated=_count(dataset, "BitsAllocated", path),
         bits_stored=_count(dataset, "BitsStored", path, default=_count(dataset, "BitsAllocated", path)),
         signed=number_of(dataset, "PixelRepresentation") == 1,
@@ -116,32 +121,49 @@ def read_header(file: BinaryIO, path: Path, max_samples: int) -> DicomHeader:
     return header
 
 
+def value_of(dataset: Any, keyword: str) -> Any:
+    """The value of an element; None when it is absent, empty, or cannot be converted.
+
+    Values are converted when they are asked for, and damaged ones raise any kind of error in pydicom.
+    """
+    try:
+        value = dataset.get(keyword)
+    except Exception:  # as good as absent: whoever needs it refuses its absence
+        return None
+    return None if value == "" else value
+
+
+def numbers_of(dataset: Any, keyword: str) -> list[float]:
+    """All values of a numeric element as floats; empty when it is absent, empty or not numbers."""
+    value = value_of(dataset, keyword)
+    if value is None:
+        return []
+    try:
+        return [float(v) for v in ([value] if isinstance(value, (int, float, str)) else value)]
+    except (TypeError, ValueError, OverflowError):
+        return []
+
+
 def number_of(dataset: Any, keyword: str) -> float | None:
     """The first value of a numeric element as float; None when it is absent, empty or no number."""
     values = numbers_of(dataset, keyword)
     return values[0] if values else None
 
 
-def numbers_of(dataset: Any, keyword: str) -> list[float]:
-    """All values of a numeric element as floats; empty when it is absent, empty or not numbers."""
-    try:
-        value = dataset.get(keyword)
-        if value is None or value == "":
-            return []
-        values = [value] if isinstance(value, (int, float, str)) else list(value)
-        return [float(v) for v in values]
-    except Exception:  # an element that cannot be converted is as good as absent; pydicom raises any kind
-        return []
+def text_of(dataset: Any, keyword: str) -> str:
+    """The value of a short text element; "" when it is absent. At most 16 characters, as a code string has."""
+    value = value_of(dataset, keyword)
+    return value[:16] if isinstance(value, str) else ""
 
 
 def _count(dataset: Any, keyword: str, path: Path, default: int | None = None) -> int:
     value = number_of(dataset, keyword)
-    if value is None and dataset.get(keyword) in (None, "") and default is not None:
+    if value is None and default is not None and value_of(dataset, keyword) is None:
         return default
-    if value is None or value != int(value) or value < 1:
+    if value is None or not 1 <= value < 2**32 or value != int(value):
         raise SourceFormatError(
-            f"{path}: {keyword} is {'missing or unreadable' if value is None else value}; a whole number of at least "
-            "1 is needed (the file is damaged, or is no image)"
+            f"{path}: {keyword} is {'missing or unreadable' if value is None else f'{value:g}'}; a whole number of "
+            "at least 1 is needed (the file is damaged, or is no image)"
         )
     return int(value)
 
@@ -150,8 +172,8 @@ def _refuse_other_objects(dataset: Any, path: Path) -> None:
     if str(getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID", "")) == DICOMDIR:
         raise SourceFormatError(f"{path}: a DICOMDIR is an index without images; open one of the files it lists")
     if "Rows" not in dataset and "Columns" not in dataset:
-        uid = getattr(dataset, "SOPClassUID", None)
-        kind = f"SOP class {uid.name}" if uid else "no SOP class"
+        uid = value_of(dataset, "SOPClassUID")
+        kind = f"SOP class {getattr(uid, 'name', uid)}" if uid else "no SOP class"
         raise SourceFormatError(f"{path}: holds no image ({kind}, no Rows and Columns); an image object is needed")
 
 
@@ -162,12 +184,13 @@ def _transfer_syntax(dataset: Any, path: Path) -> str:
         return IMPLICIT_LE if implicit else EXPLICIT_LE if little else EXPLICIT_BE
     syntax = str(declared)
     if syntax not in NATIVE and syntax not in ENCAPSULATED:
-        names = ", ".join([*NATIVE.values(), *ENCAPSULATED.values()])
-        name = declared.name if declared.name != syntax else "unknown"
-        raise SourceFormatError(
-            f"{path}: transfer syntax {syntax} ({name}) is not read; convert the file to one of: {names}"
-        )
+        raise _unread_syntax(path, f"{syntax} ({declared.name if declared.name != syntax else 'unknown'})")
     return syntax
+
+
+def _unread_syntax(path: Path, which: str) -> SourceFormatError:
+    names = ", ".join([*NATIVE.values(), *ENCAPSULATED.values()])
+    return SourceFormatError(f"{path}: transfer syntax {which} is not read; convert the file to one of: {names}")
 
 
 def _pixel_element(file: BinaryIO, path: Path, syntax: str) -> tuple[str, int, int | None]:
@@ -193,8 +216,7 @@ def _check_format(header: DicomHeader, path: Path) -> None:
     grey, colour = header.photometric in GREY, header.photometric in COLOUR
     if not (grey or colour):
         raise SourceFormatError(
-            f"{path}: photometric interpretation {header.photometric[:16]!r} is not read; "
-            f"{', '.join(GREY + COLOUR)} are"
+            f"{path}: photometric interpretation {header.photometric!r} is not read; {', '.join(GREY + COLOUR)} are"
         )
     if header.samples != (1 if grey else 3):
         raise SourceFormatError(f"{path}: {header.samples} samples per pixel do not fit {header.photometric}")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edge_runtime.errors import SourceFormatError
 from edge_runtime.optional import require
-from edge_runtime.sources.dicom._header import EXPLICIT_BE, DicomHeader, number_of, numbers_of
+from edge_runtime.sources.dicom._header import EXPLICIT_BE, DicomHeader, number_of, numbers_of, text_of, value_of
 
 __all__ = ["colour_table", "grey_table"]
 
@@ -37,7 +37,7 @@ def grey_table(header: DicomHeader, path: Path) -> Image:
         values = values * (1.0 if slope is None else slope) + (intercept or 0.0)
         center, width = number_of(dataset, "WindowCenter"), number_of(dataset, "WindowWidth")
         if center is not None and width is not None:
-            grey = _window(values, center, width, str(dataset.get("VOILUTFunction") or "LINEAR"), path)
+            grey = _window(values, center, width, text_of(dataset, "VOILUTFunction") or "LINEAR", path)
     table = np.clip(np.rint(grey), 0, FULL).astype(np.uint8)
     return 255 - table if header.photometric == "MONOCHROME1" else table
 
@@ -52,7 +52,7 @@ def _window(
     if function == "LINEAR_EXACT":
         return FULL * ((values - center) / width + 0.5)
     if function != "LINEAR":
-        raise SourceFormatError(f"{path}: VOI LUT function {function[:16]!r}; LINEAR, LINEAR_EXACT, SIGMOID are read")
+        raise SourceFormatError(f"{path}: VOI LUT function {function!r}; LINEAR, LINEAR_EXACT, SIGMOID are read")
     return FULL * ((values - (center - 0.5)) / max(width - 1, 1e-9) + 0.5)
 
 
@@ -83,7 +83,7 @@ def _entries(header: DicomHeader, name: str, path: Path) -> npt.NDArray[Any]:
     Parsed here because pydicom 3.0 takes 16-bit entries of a big-endian file in the wrong byte order.
     """
     descriptor = numbers_of(header.dataset, f"{name}PaletteColorLookupTableDescriptor")
-    data = header.dataset.get(f"{name}PaletteColorLookupTableData")
+    data = value_of(header.dataset, f"{name}PaletteColorLookupTableData")
     if len(descriptor) != 3 or not isinstance(data, bytes):
         raise SourceFormatError(f"{path}: the {name.lower()} colour palette is missing or damaged")
     count = int(descriptor[0]) or 1 << 16  # 0 stands for 65536
