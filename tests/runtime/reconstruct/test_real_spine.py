@@ -75,7 +75,7 @@ def reference(folder, name):
 
 
 def test_linear_max_follows_the_reference(spine, folder):
-    """The reference was made with 14-bit addresses, which shift a pixel by up to 0.04 voxel; hence not all are equal."""
+    """The reference has 14-bit addresses, which shift a pixel by up to 0.04 voxel; hence not all are equal."""
     truth, grid = reference(folder, "LNMAXI")
     volume = compound(spine, mode="max", kernel="linear", grid=grid)
     off = np.abs(volume.data.astype(int) - truth)[volume.swept]
