@@ -83,8 +83,7 @@ class Trained:
 
 def train(transposed: bool) -> Trained:
     """About 60 steps on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # for the session: spinning threads cost more than they bring at this size
     with torch.random.fork_rng():
         torch.manual_seed(3)
         module = TinyUNet(transposed=transposed).train()
@@ -97,9 +96,8 @@ def train(transposed: bool) -> Trained:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    torch.set_num_threads(threads)
-    held, truth = discs(40, seed=1)
-    inputs = [held[i : i + 1] for i in range(40)]
+    held, truth = discs(136, seed=1)
+    inputs = [held[i : i + 1] for i in range(136)]
     return Trained(module=module.eval(), calibration=inputs[:16], inputs=inputs[16:], labels=list(truth[16:]))
 
 
@@ -121,6 +119,23 @@ def student(trained: Trained) -> onnx.ModelProto:
     from edge_export import export_torch
 
     return export_torch(trained.module, (1, 1, SIDE, SIDE))
+
+
+@pytest.fixture(scope="session")
+def contract() -> dict[str, object]:
+    """`input_spec` and `output_specs` of both students."""
+    from edge_runtime.bundle.manifest import InputSpec, OutputSpec
+
+    mask = OutputSpec(name="mask", shape=(1, 1, SIDE, SIDE), kind="mask_logits", classes=("disc",))
+    return {"input_spec": InputSpec(name="image", shape=(1, 1, SIDE, SIDE)), "output_specs": (mask,)}
+
+
+@pytest.fixture(scope="session")
+def lowered(student: onnx.ModelProto, trained: Trained) -> tuple[dict[str, bytes], object]:
+    """`lower` of the student with every gate."""
+    from edge_export import lower
+
+    return lower(student, trained.calibration)
 
 
 @pytest.fixture(scope="session")
