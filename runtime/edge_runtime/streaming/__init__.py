@@ -8,7 +8,8 @@ from edge_runtime.streaming.mailbox import Mailbox, MailboxCounts
 from edge_runtime.streaming.pipeline import Pipeline
 from edge_runtime.streaming.policy import Decision, FixedPolicy, LadderPolicy, Policy, Situation
 from edge_runtime.streaming.pool import ResultPool, Slot
-from edge_runtime.streaming.report import BranchReport, LatencySummary, SinkReport, StreamReport
+from edge_runtime.streaming.report import BranchReport, SinkReport, StreamReport
+from edge_runtime.streaming.table import LatencySummary
 
 __all__ = [
     "Branch",

@@ -6,43 +6,24 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edge_runtime.metrics.latency import LatencyHistogram
 from edge_runtime.streaming.deadline import DecisionRecord
 from edge_runtime.streaming.lane import Lane
 from edge_runtime.streaming.ledger import LedgerSnapshot
 from edge_runtime.streaming.run import StreamRun
 from edge_runtime.streaming.step import BranchStep
-from edge_runtime.streaming.table import latency_rows, ledger_line, table
+from edge_runtime.streaming.table import LatencySummary, latency_table, ledger_line
 from edge_runtime.streaming.warmup import RungReport
 
-__all__ = ["SCHEMA", "BranchReport", "LatencySummary", "SinkReport", "StreamReport", "build_report"]
+__all__ = ["SCHEMA", "BranchReport", "SinkReport", "StreamReport", "build_report"]
 
 SCHEMA = "edge-runtime.stream-report/1"
 _ORDER = ("capture", "queue", "turn", "preprocess", "infer", "postprocess", "refine", "total")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatencySummary:
-    """Milliseconds over `n` results; a percentile is None when `n` is too small to claim it (10 / (1 - q) samples)."""
-
-    n: int
-    mean: float
-    p50: float | None
-    p99: float | None
-    max: float
-
-    @classmethod
-    def of(cls, histogram: LatencyHistogram) -> LatencySummary:
-        """The summary of a histogram."""
-        shown = {q: histogram.percentile(q) / 1e6 if histogram.supports(q) else None for q in (0.5, 0.99)}
-        mean = histogram.sum_ns / histogram.count / 1e6 if histogram.count else 0.0
-        return cls(n=histogram.count, mean=mean, p50=shown[0.5], p99=shown[0.99], max=histogram.max_ns / 1e6)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BranchReport:
-    """One branch. `latency` is by stage and wait, `total` from arrival to result; `decisions` counts by what and
-    why."""
+    """One branch. `latency` is by stage and wait, `total` from arrival to result; `variants` counts new results by
+    variant; `decisions` counts by what and why."""
 
     ledger: LedgerSnapshot
     latency: dict[str, LatencySummary]
@@ -51,6 +32,7 @@ class BranchReport:
     budget_applied: bool
     cadence: int
     policy: str
+    variants: dict[str, int]
     decisions: dict[str, int]
     recent_decisions: tuple[DecisionRecord, ...]
     pool_slots: int
@@ -108,7 +90,7 @@ class StreamReport:
             lines += ["", *_branch_lines(name, branch)]
         for name, sink in self.sinks.items():
             lines += ["", f"sink {name}: {ledger_line(sink.ledger)}"]
-            lines += table(("", "n", "mean", "p50", "p99", "max"), latency_rows({"age at delivery, ms": sink.age}))
+            lines += latency_table("ms", {"age at delivery": sink.age})
         lines += ["", *(f"warning: {warning}" for warning in self.warnings)] if self.warnings else []
         return "\n".join(lines) + "\n"
 
@@ -128,7 +110,8 @@ def _branch_lines(name: str, branch: BranchReport) -> list[str]:
         left_out = "" if rung.kept else f", left out: {rung.note}"
         lines.append(f"  rung {rung.variant} on {rung.runner}: {cost}{left_out}")
     lines += [f"  decision {what}: {count}" for what, count in sorted(branch.decisions.items())]
-    return lines + table(("ms from arrival", "n", "mean", "p50", "p99", "max"), latency_rows(branch.latency))
+    lines += [f"  results of {variant}: {count}" for variant, count in branch.variants.items()]
+    return lines + latency_table("ms from arrival", branch.latency)
 
 
 def build_report(run: StreamRun, *, warm_up_runs: int, queue: int) -> StreamReport:
@@ -162,6 +145,7 @@ def _branch(step: BranchStep, live: bool) -> BranchReport:
         budget_applied=live and branch.budget_ms is not None,
         cadence=branch.cadence,
         policy=type(step.controller.policy).__name__,
+        variants=dict(step.variants),
         decisions={f"{point}, {action}: {reason}": n for (point, action, reason), n in counts.items()},
         recent_decisions=tuple(step.controller.log.copy()),
         pool_slots=step.pool.slots,

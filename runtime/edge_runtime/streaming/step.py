@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -56,6 +57,7 @@ class BranchStep:
             self.controller.record(stage, rung, cost_ns)
         self.latency: dict[str, LatencyHistogram] = {}
         self.errors: dict[str, str] = {}  # first message of each reason of failure
+        self.variants: Counter[str] = Counter()  # new results by variant
         self._clock = clock
         self._last: Result | None = None
         self._lost_seen = 0
@@ -193,6 +195,7 @@ class BranchStep:
         for stage, duration_ns in (*result.stages_ns.items(), *result.waits_ns.items(), ("total", result.latency_ns)):
             self.latency.setdefault(stage, LatencyHistogram()).record(duration_ns)
         if result.state != "stale":
+            self.variants[result.variant] += 1
             self._remember(result)
 
     def _remember(self, result: Result | None) -> None:

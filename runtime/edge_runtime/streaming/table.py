@@ -1,26 +1,42 @@
-"""Plain-text tables of the stream report."""
+"""The figures of the stream report, and their plain-text tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from edge_runtime.metrics.latency import LatencyHistogram
 from edge_runtime.streaming.ledger import LedgerSnapshot
 
-__all__ = ["latency_rows", "ledger_line", "table"]
+__all__ = ["LatencySummary", "latency_table", "ledger_line"]
 
 
-class _Summary(Protocol):
-    @property
-    def n(self) -> int: ...
-    @property
-    def mean(self) -> float: ...
-    @property
-    def p50(self) -> float | None: ...
-    @property
-    def p99(self) -> float | None: ...
-    @property
-    def max(self) -> float: ...
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencySummary:
+    """Milliseconds over `n` results; percentiles are None when there is none.
+
+    `too_few` names the percentiles that `n` is too small to claim (10 / (1 - q) samples are needed).
+    """
+
+    n: int
+    mean: float
+    p50: float | None
+    p99: float | None
+    max: float
+    too_few: tuple[str, ...]
+
+    @classmethod
+    def of(cls, histogram: LatencyHistogram) -> LatencySummary:
+        """The summary of a histogram."""
+        n, shares = histogram.count, {"p50": 0.5, "p99": 0.99}
+        return cls(
+            n=n,
+            mean=histogram.sum_ns / n / 1e6 if n else 0.0,
+            p50=histogram.percentile(0.5) / 1e6 if n else None,
+            p99=histogram.percentile(0.99) / 1e6 if n else None,
+            max=histogram.max_ns / 1e6,
+            too_few=tuple(name for name, q in shares.items() if not histogram.supports(q)),
+        )
 
 
 def ledger_line(ledger: LedgerSnapshot) -> str:
@@ -36,26 +52,21 @@ def _with_reasons(what: str, reasons: Mapping[str, int]) -> str:
     return f"{sum(reasons.values())} {what} (" + ", ".join(f"{n} {reason}" for reason, n in reasons.items()) + ")"
 
 
-def latency_rows(latency: Mapping[str, _Summary]) -> list[tuple[str, ...]]:
-    """Cells of one row a stage; `n<20` or `n<1000` where there are too few samples for p50 or p99."""
-    return [
-        (
-            name,
-            str(summary.n),
-            f"{summary.mean:.2f}",
-            "n<20" if summary.p50 is None else f"{summary.p50:.2f}",
-            "n<1000" if summary.p99 is None else f"{summary.p99:.2f}",
-            f"{summary.max:.2f}",
-        )
-        for name, summary in latency.items()
+def latency_table(title: str, latency: Mapping[str, LatencySummary]) -> list[str]:
+    """Lines of a table, one row a stage; a percentile with too few samples behind it is marked."""
+    rows = [(title, "n", "mean", "p50", "p99", "max")]
+    rows += [
+        (name, f"{s.n}", f"{s.mean:.2f}", _percentile(s, "p50", s.p50), _percentile(s, "p99", s.p99), f"{s.max:.2f}")
+        for name, s in latency.items()
     ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  " + "  ".join(_align(text, i, widths[i]) for i, text in enumerate(row)).rstrip() for row in rows]
+    marked = any(summary.too_few for summary in latency.values())
+    return lines + (["  * too few samples to be quoted (10 / (1 - q) are needed)"] if marked else [])
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines with the first column to the left and the others to the right, two blanks in front."""
-    cells = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    return ["  " + "  ".join(_align(text, i, widths[i]) for i, text in enumerate(row)).rstrip() for row in cells]
+def _percentile(summary: LatencySummary, name: str, value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}" + ("*" if name in summary.too_few else " ")
 
 
 def _align(text: str, column: int, width: int) -> str:

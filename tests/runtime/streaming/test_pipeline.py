@@ -233,11 +233,12 @@ def test_the_report_is_json_and_shows_what_was_set(make_branch: MakeBranch, fram
     seg = content["branches"]["seg"]
     assert (seg["budget_ms"], seg["budget_applied"], seg["policy"]) == (20, False, "LadderPolicy")
     assert seg["ledger"]["arrived"] == 30
-    assert (seg["latency"]["total"]["n"], seg["latency"]["total"]["p99"]) == (29, None)
+    assert (seg["latency"]["total"]["n"], seg["latency"]["total"]["too_few"]) == (29, ["p99"])
+    assert seg["variants"] == {"fake": 29}
     assert content["configuration"]["threads"] == "capture, compute, sink s"
     text = report.to_text()
     assert "30 arrived = 29 fresh + 0 degraded + 0 stale + 0 dropped + 1 failed (1 infer: InferenceError)" in text
-    assert "n<1000" in text
+    assert "* too few samples" in text
     assert max(map(len, text.splitlines())) <= 160
 
 
