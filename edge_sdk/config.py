@@ -24,7 +24,7 @@ def _require(ok: bool, name: str, value: object, allowed: str) -> None:
         raise ConfigError(f"{name} is {value!r}; {allowed}")
 
 
-class NetworkConfig(_Config, frozen=True):
+class NetworkConfig(_Config, frozen=True, kw_only=True):
     """A `UNet`: `width` channels at the first stage, doubled at each of `depth` stages up to `max_width`.
 
     `stem_stride` 2 computes everything at half the input size and resizes the logits once at the end;
@@ -44,7 +44,7 @@ class NetworkConfig(_Config, frozen=True):
         _require(1 <= self.convs <= 4, "convs", self.convs, "1 to 4 convolutions a stage are allowed")
 
 
-class OptimiserConfig(_Config, frozen=True):
+class OptimiserConfig(_Config, frozen=True, kw_only=True):
     """AdamW with a learning-rate schedule in closed form, so that a resumed run needs no scheduler state.
 
     `schedule`: "one_cycle" (Smith and Topin 2018) rises over the first `warmup` share of the steps and falls to
@@ -80,7 +80,7 @@ class OptimiserConfig(_Config, frozen=True):
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a decay in [0, 1) is allowed")
 
 
-class AugmentConfig(_Config, frozen=True):
+class AugmentConfig(_Config, frozen=True, kw_only=True):
     """Random changes of a training frame; each setting 0 (or `min_scale` 1) switches its change off.
 
     `flip` is the probability of a left-right flip. `min_scale` is the smallest side of the crop that is stretched
@@ -103,7 +103,7 @@ class AugmentConfig(_Config, frozen=True):
         _require(0 <= self.noise <= 1, "noise", self.noise, "0 to 1 is allowed")
 
 
-class TeacherConfig(_Config, frozen=True):
+class TeacherConfig(_Config, frozen=True, kw_only=True):
     """How a teacher is trained from scratch."""
 
     network: NetworkConfig = NetworkConfig(width=16, depth=4)
@@ -111,7 +111,7 @@ class TeacherConfig(_Config, frozen=True):
     augment: AugmentConfig = AugmentConfig()
 
 
-class DistillConfig(_Config, frozen=True):
+class DistillConfig(_Config, frozen=True, kw_only=True):
     """How a student learns from a teacher.
 
     Loss of a labelled frame: `distill_weight` times the soft-output loss at `temperature` plus

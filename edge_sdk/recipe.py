@@ -38,7 +38,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Unknown keys are refused."""
 
 
-class SimulatedData(_Section, frozen=True, tag_field="kind", tag="simulated"):
+class SimulatedData(_Section, frozen=True, kw_only=True, tag_field="kind", tag="simulated"):
     """Frames of `edge_sdk.simulate`: `train` frames from `seed`, `held_out` ones from `seed` + 1, `shape` (H, W)."""
 
     seed: int = 1
@@ -55,7 +55,7 @@ class SimulatedData(_Section, frozen=True, tag_field="kind", tag="simulated"):
             )
 
 
-class FolderData(_Section, frozen=True, tag_field="kind", tag="folder"):
+class FolderData(_Section, frozen=True, kw_only=True, tag_field="kind", tag="folder"):
     """Pairs of image files with masks of the same names (any image suffix) in two folders.
 
     `mask_values[k]` is the grey value of class k in the masks, background first. `manifest` is a CSV file with the
@@ -76,21 +76,42 @@ class FolderData(_Section, frozen=True, tag_field="kind", tag="folder"):
             raise ConfigError(f"data: mask_values is {list(values)}; two or more different values in 0..255 are needed")
 
 
-class FileFrames(_Section, frozen=True, tag_field="kind", tag="file"):
-    """Unlabelled frames of a DICOM file, video, image or folder of images; every `every`-th frame is taken."""
+class _Unlabelled(_Section, frozen=True, kw_only=True, tag_field="kind"):
+    """Every `every`-th frame is taken.
+
+    `scan_area` (x0, y0, x1, y1), in pixels and half open, is where the image proper lies on the screen, for files
+    that do not say so or say it wrongly; without it the file's own is used.
+    """
+
+    every: int = 1
+    scan_area: tuple[float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ConfigError(f"unlabelled: every is {self.every}; 1 or more is needed")
+        if self.scan_area is not None:
+            x0, y0, x1, y1 = self.scan_area
+            if not (x0 < x1 and y0 < y1):
+                raise ConfigError(f"unlabelled: scan_area is {self.scan_area}; x0 < x1 and y0 < y1 are needed")
+
+
+class FileFrames(_Unlabelled, frozen=True, kw_only=True, tag="file"):
+    """Unlabelled frames of a DICOM file, video, image or folder of images."""
 
     path: str
-    every: int = 1
 
 
-class PydicomExample(_Section, frozen=True, tag_field="kind", tag="pydicom_example"):
+class PydicomExample(_Unlabelled, frozen=True, kw_only=True, tag="pydicom_example"):
     """Unlabelled frames of a file that pydicom's own wheel ships, so that every user has real ultrasound."""
 
-    name: str = "ybr_color"
-    every: int = 1
+    name: str
 
 
-class TeacherSection(_Section, frozen=True):
+# the SonoSite cine's region still describes a screen of twice the size; this is its sector, read off the picture
+DEMO_CINE = PydicomExample(name="ybr_color", scan_area=(41, 18, 297, 202))
+
+
+class TeacherSection(_Section, frozen=True, kw_only=True):
     """Where the teacher comes from: trained as `train` says, or the ONNX or TorchScript `file`.
 
     `output` says whether the file gives logits or probabilities. `checkpoint` is a state dict for the
@@ -110,7 +131,7 @@ class TeacherSection(_Section, frozen=True):
 DEMO_STEPS = (CropToScanArea(), ToGray(), Letterbox(height=128, width=128), Normalize())
 
 
-class Recipe(_Section, frozen=True):
+class Recipe(_Section, frozen=True, kw_only=True):
     """A whole run. The defaults are the demonstration: `Recipe()` is what `edge-sdk demo` trains.
 
     `classes` names the foreground classes; `unlabelled` may stay empty.
@@ -119,7 +140,7 @@ class Recipe(_Section, frozen=True):
     name: str = "demo"
     classes: tuple[str, ...] = ("anechoic",)
     data: SimulatedData | FolderData = SimulatedData()
-    unlabelled: tuple[FileFrames | PydicomExample, ...] = (PydicomExample(),)
+    unlabelled: tuple[FileFrames | PydicomExample, ...] = (DEMO_CINE,)
     preprocess: PreprocessSpec = PreprocessSpec(steps=DEMO_STEPS)
     teacher: TeacherSection = TeacherSection()
     distill: DistillConfig = DistillConfig()

@@ -71,7 +71,8 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(widths[0], classes, 1)
 
     def forward(self, frames: Tensor) -> Tensor:
-        if not torch.jit.is_tracing() and (frames.shape[-1] % self.divisor or frames.shape[-2] % self.divisor):
+        tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if not tracing and (frames.shape[-1] % self.divisor or frames.shape[-2] % self.divisor):
             raise ConfigError(
                 f"the input is {tuple(frames.shape[-2:])}; height and width must be multiples of {self.divisor}. "
                 "Change the size step of the preprocessing or the depth of the network."
