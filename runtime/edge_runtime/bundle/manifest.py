@@ -48,9 +48,9 @@ class InputSpec(_Struct, frozen=True):
 class OutputSpec(_Struct, frozen=True):
     """One network output and what its numbers mean.
 
-    `kind` "mask_logits": (1, C, H, W); with one class a sigmoid, with more a softmax over C (class 0 is
-    background). `classes` names the channels. `threshold` is the probability above which a pixel is set (one class).
-    `temperature` divides the logits first.
+    `kind` "mask_logits": (1, C, H, W); with one channel a sigmoid, with more a softmax over C (channel 0 is the
+    background). `classes` names the channels, the background's too. `threshold` is the probability above which a pixel
+    is set (one channel). `temperature` divides the logits first.
     """
 
     name: str

@@ -1,0 +1,137 @@
+"""From a `.edge` file to a branch that a pipeline can run, self-tested on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.bundle import Bundle
+from edge_runtime.bundle.manifest import Manifest, OutputSpec, Target
+from edge_runtime.bundle.reader import Key
+from edge_runtime.errors import ConfigError, SelfTestError
+from edge_runtime.postprocess import MaskPostprocessor
+from edge_runtime.preprocess import Preprocessor
+from edge_runtime.runners import Runner, create_runner
+from edge_runtime.streaming import Branch, LadderPolicy, Policy, Rung
+
+__all__ = ["LoadedModel", "SelfTest", "load", "self_test"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfTest:
+    """One variant on the golden samples: worst difference, least share of equal mask pixels, and the bounds."""
+
+    variant: str
+    worst: float
+    agreement: float
+    allowed: float
+    min_agreement: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadedModel:
+    """A bundle's ladder for one target, ready to run: runners are not activated yet, `branch()` does the rest."""
+
+    manifest: Manifest
+    sha256: str
+    signed_by: str
+    runners: tuple[Runner, ...]
+    self_tests: tuple[SelfTest, ...]
+
+    def branch(
+        self, *, budget_ms: float | None = None, cadence: int = 1, policy: type[Policy] = LadderPolicy
+    ) -> Branch:
+        """A `Branch` with this model's preprocessing, ladder and postprocessing."""
+        output = self.manifest.outputs[0]
+        return Branch(
+            preprocess=Preprocessor(self.manifest.preprocess),
+            rungs=tuple(Rung(runner=runner, postprocess=MaskPostprocessor(output)) for runner in self.runners),
+            cadence=cadence,
+            budget_ms=budget_ms,
+            policy=policy,
+            bundle_sha256=self.sha256,
+            preprocess_sha256=self.manifest.preprocess.sha256,
+        )
+
+
+def load(
+    path: Path | str,
+    *,
+    target: Target = "ort-cpu",
+    variant: str | None = None,
+    runner: str = "onnxruntime",
+    threads: int = 1,
+    trust: Sequence[Key] = (),
+    require_signature: bool = False,
+    verify: bool = True,
+    timeout_s: float | None = None,
+) -> LoadedModel:
+    """Open a bundle and make its ladder for `target` (or the one `variant`) ready.
+
+    With `verify` every member's hash is checked and every rung reproduces the golden samples, or `SelfTestError` is
+    raised. Raises what `Bundle.open` raises, and `ConfigError` for a target or variant that the bundle does not have.
+    """
+    with Bundle.open(path, trust=trust, require_signature=require_signature) as bundle:
+        manifest = bundle.manifest
+        chosen = (variant,) if variant is not None else manifest.ladders.get(target, ())
+        if not chosen:
+            raise ConfigError(f"{path} has no ladder for {target!r}; it has {sorted(manifest.ladders)}")
+        runners = tuple(
+            create_runner(bundle, name, runner=runner, threads=threads, timeout_s=timeout_s) for name in chosen
+        )
+        tests: tuple[SelfTest, ...] = ()
+        if verify:
+            bundle.verify_all()
+            tests = tuple(self_test(bundle, item) for item in runners)
+        signed_by = bundle.signature.key_id if bundle.signature is not None and bundle.signature.trusted else ""
+        return LoadedModel(
+            manifest=manifest, sha256=bundle.sha256, signed_by=signed_by, runners=runners, self_tests=tests
+        )
+
+
+def self_test(bundle: Bundle, runner: Runner) -> SelfTest:
+    """Run the golden samples through `runner` (activated for the purpose if it is not).
+
+    Raises `SelfTestError` naming the variant, the output, the worst difference and what is allowed.
+    """
+    variant = bundle.variant(runner.variant)
+    worst, agreement = 0.0, 1.0
+    with ExitStack() as stack:
+        stack.enter_context(runner)
+        for sample, wanted in bundle.golden():
+            found = runner.infer({runner.input.name: sample})
+            for output in runner.outputs:
+                worst = max(worst, _difference(found[output.name], wanted[output.name]))
+                if output.kind == "mask_logits":
+                    agreement = min(agreement, _agreement(found[output.name], wanted[output.name], output))
+    if not (worst <= variant.parity_abs and agreement >= variant.min_agreement):
+        raise SelfTestError(
+            f"{bundle.path}: variant {variant.id} on {runner.name} differs from the golden samples by {worst:.3g} with "
+            f"{agreement:.5f} of the mask pixels equal; allowed are {variant.parity_abs:.3g} and "
+            f"{variant.min_agreement:.5f}. Do not use it here: get the file again, or package it for this machine"
+        )
+    return SelfTest(
+        variant=variant.id,
+        worst=worst,
+        agreement=agreement,
+        allowed=variant.parity_abs,
+        min_agreement=variant.min_agreement,
+    )
+
+
+def _difference(found: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32]) -> float:
+    if not np.isfinite(found).all():
+        return float("inf")
+    return float(np.abs(found.astype(np.float64) - wanted).max())
+
+
+def _agreement(found: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32], output: OutputSpec) -> float:
+    if found.shape[1] == 1:
+        level = output.temperature * np.log(output.threshold / (1 - output.threshold))
+        return float(np.mean((found > level) == (wanted > level)))
+    return float(np.mean(found.argmax(axis=1) == wanted.argmax(axis=1)))

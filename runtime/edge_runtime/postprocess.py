@@ -1,0 +1,145 @@
+"""From network outputs to masks in source pixels, areas in mm^2 and an uncertainty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.bundle.manifest import OutputSpec
+from edge_runtime.errors import ConfigError, InferenceError
+from edge_runtime.frame import Frame, FrameGeometry
+from edge_runtime.optional import require
+from edge_runtime.preprocess import Prepared
+from edge_runtime.result import Area
+
+__all__ = ["MaskPostprocessor", "Segmentation"]
+
+Float32 = npt.NDArray[np.float32]
+_CERTAIN = 1e-3  # probabilities nearer to 0 than this are plain background and take no part in the uncertainty
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Segmentation:
+    """`mask` (H, W) uint8 in source pixels (0 background, k the k-th class), `probability` (h, w) float32 of being in
+    any class at network size, one `Area` a class, `uncertainty` 0 (sure) to 1.
+    """
+
+    mask: npt.NDArray[np.uint8]
+    probability: Float32
+    areas: tuple[Area, ...]
+    uncertainty: float
+
+
+class MaskPostprocessor:
+    """Reads one output of kind `mask_logits`.
+
+    One plane: sigmoid of logit / temperature, brought to source pixels as a probability and cut at `threshold` there,
+    so that borders follow sub-pixel positions. More: softmax over the planes, each class brought back alike, the most
+    probable wins. Areas count source pixels; mm^2 are given when the frame's geometry is trusted, else withheld with
+    its reason. `uncertainty` is the mean binary entropy in bits (Shannon 1948) of the pixels whose probability
+    of being in any class exceeds 0.001; 0 when there are none.
+
+    Not for more than one thread at a time. Raises `ConfigError` for another kind of output, `InferenceError` for
+    values that are not finite.
+    """
+
+    def __init__(self, output: OutputSpec) -> None:
+        shape = output.shape
+        if output.kind != "mask_logits" or len(shape) != 4 or shape[0] != 1 or not output.classes:
+            raise ConfigError(f"output {output.name!r} is {output.kind} {shape}; mask_logits (1, C, H, W) is needed")
+        if shape[1] != len(output.classes):
+            raise ConfigError(
+                f"output {output.name!r} has {shape[1]} planes and the classes {output.classes}; one name a plane is "
+                "needed, the background's first when there are more than one"
+            )
+        self.output = output
+        self._labels = output.classes if len(output.classes) == 1 else output.classes[1:]
+        self._cv2: Any = require("cv2", "to map masks to source pixels")
+        self._logits = np.empty(shape[1:], np.float32)
+        self._source: Float32 = np.empty((0, 0), np.float32)
+
+    def __call__(
+        self,
+        outputs: dict[str, Float32],
+        prepared: Prepared,
+        frame: Frame,
+        *,
+        mask_out: npt.NDArray[np.uint8] | None = None,
+        probability_out: Float32 | None = None,
+    ) -> Segmentation:
+        """The segmentation of `frame`; written into `mask_out` (H, W) and `probability_out` (h, w) where given."""
+        logits = outputs[self.output.name][0]
+        if not np.isfinite(logits).all():
+            bad = int((~np.isfinite(logits)).sum())
+            raise InferenceError(f"output {self.output.name!r}: {bad} of {logits.size} values are not finite")
+        mask = np.empty(frame.shape, np.uint8) if mask_out is None else mask_out
+        inside = np.empty(logits.shape[1:], np.float32) if probability_out is None else probability_out
+        if logits.shape[0] == 1:
+            self._one_class(logits[0], prepared, mask, inside)
+        else:
+            self._several(logits, prepared, mask, inside)
+        return Segmentation(
+            mask=mask,
+            probability=inside,
+            areas=self._areas(mask, frame.geometry),
+            uncertainty=mean_entropy(inside),
+        )
+
+    def _one_class(self, logits: Float32, prepared: Prepared, mask: npt.NDArray[np.uint8], inside: Float32) -> None:
+        sigmoid(logits, self.output.temperature, out=inside)
+        source = self._to_source(inside, prepared, mask.shape)
+        # outside the crop the map is 0, which no threshold above 0 lets through
+        np.greater(source, np.float32(self.output.threshold), out=mask, casting="unsafe")
+
+    def _several(self, logits: Float32, prepared: Prepared, mask: npt.NDArray[np.uint8], inside: Float32) -> None:
+        planes = self._logits
+        np.divide(logits, self.output.temperature, out=planes)
+        planes -= planes.max(axis=0)
+        np.exp(planes, out=planes)
+        planes /= planes.sum(axis=0)
+        np.subtract(1, planes[0], out=inside)
+        best = self._to_source(np.ascontiguousarray(planes[0]), prepared, mask.shape).copy()
+        mask.fill(0)
+        for k in range(1, len(planes)):
+            source = self._to_source(np.ascontiguousarray(planes[k]), prepared, mask.shape)
+            better = source > best
+            mask[better] = k
+            np.maximum(best, source, out=best)
+
+    def _to_source(self, probability: Float32, prepared: Prepared, shape: tuple[int, ...]) -> Float32:
+        if self._source.shape != shape:
+            self._source = np.zeros(shape, np.float32)
+        return prepared.map.probability_to_source(probability, out=self._source)
+
+    def _areas(self, mask: npt.NDArray[np.uint8], geometry: FrameGeometry) -> tuple[Area, ...]:
+        if len(self._labels) == 1:
+            counts = [int(self._cv2.countNonZero(mask))]
+        else:
+            counts = np.bincount(mask.ravel(), minlength=len(self._labels) + 1)[1:].tolist()
+        per_pixel = geometry.pixel_area_mm2 if geometry.trusted else None
+        withheld = "" if geometry.trusted else geometry.reason
+        return tuple(
+            Area(label=label, pixels=n, mm2=None if per_pixel is None else n * per_pixel, withheld=withheld)
+            for label, n in zip(self._labels, counts, strict=True)
+        )
+
+
+def sigmoid(logits: Float32, temperature: float, *, out: Float32) -> None:
+    """`1 / (1 + exp(-logits / temperature))` into `out`, without overflow for any finite logit."""
+    np.multiply(logits, np.float32(-1 / temperature), out=out)
+    np.clip(out, -80, 80, out=out)
+    np.exp(out, out=out)
+    out += 1
+    np.reciprocal(out, out=out)
+
+
+def mean_entropy(probability: Float32) -> float:
+    """Mean binary entropy in bits of the pixels with probability above 0.001; 0 when there are none."""
+    p = probability[probability > _CERTAIN].astype(np.float64)
+    if not len(p):
+        return 0.0
+    q = np.clip(1 - p, 1e-12, 1)
+    return float(np.mean(-(p * np.log2(p) + q * np.log2(q))))

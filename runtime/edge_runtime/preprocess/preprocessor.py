@@ -1,0 +1,183 @@
+"""`Preprocessor`: the one implementation of a `PreprocessSpec`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.errors import ConfigError, GeometryError
+from edge_runtime.frame import Frame, FrameGeometry, Rectangle, ScanArea, Sector
+from edge_runtime.optional import require
+from edge_runtime.preprocess._order import Layout, check_steps
+from edge_runtime.preprocess._resample import Resampler
+from edge_runtime.preprocess.pixel_map import Box, PixelMap
+from edge_runtime.preprocess.spec import Letterbox, Normalize, PreprocessSpec
+
+__all__ = ["Prepared", "Preprocessor"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """A network input and its way back to the source.
+
+    `tensor` (1, C, H, W) float32, C-contiguous, belongs to the `Preprocessor` and is valid until its next
+    call. `geometry` holds for pixels of the network image.
+    """
+
+    tensor: npt.NDArray[np.float32]
+    map: PixelMap
+    geometry: FrameGeometry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Plan:
+    """What depends on a frame's shape and geometry alone."""
+
+    shape: tuple[int, ...]
+    source_geometry: FrameGeometry
+    map: PixelMap
+    geometry: FrameGeometry
+    gray: npt.NDArray[np.uint8] | None
+
+
+class Preprocessor:
+    """`preprocessor(frame) -> Prepared`; buffers are allocated once per frame shape and geometry.
+
+    Not for more than one thread at a time. With a `Stack`, the images before the first are copies of the first;
+    a gap in `frame.index`, or a change of shape or geometry, starts a new stack. Raises
+    `ConfigError` for steps that do not fit together, and for a colour frame without a `ToGray` step;
+    `GeometryError` for a scan area without one pixel inside the image; `MissingDependencyError` without OpenCV.
+    """
+
+    def __init__(self, spec: PreprocessSpec) -> None:
+        self._layout: Layout = check_steps(spec.steps)
+        self.spec = spec
+        self.sha256 = spec.sha256
+        self._cv2: Any = require("cv2", "to prepare frames")
+        size, stack = self._layout.size, self._layout.stack
+        self._resample = Resampler(size.interpolation)
+        self._table = lookup_table(self._layout.normalize)
+        self._image = np.empty((size.height, size.width), np.uint8)
+        self._history = np.empty(((stack.n - 1) * stack.stride + 1, size.height, size.width), np.float32)
+        self._tensor = self._history[None] if stack.n == 1 else np.empty(self.output_shape, np.float32)
+        self._plan: _Plan | None = None
+        self._last_index: int | None = None
+        self._newest = 0
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        """(1, C, H, W) of every tensor; C is the number of stacked images."""
+        return 1, self._layout.stack.n, self._layout.size.height, self._layout.size.width
+
+    def reset(self) -> None:
+        """Forget earlier frames: the next one starts a new stack."""
+        self._last_index = None
+
+    def __call__(self, frame: Frame) -> Prepared:
+        """The network input of `frame`; valid until the next call."""
+        plan = self._plan_for(frame)
+        image = frame.image[plan.map.crop.slices]
+        if plan.gray is not None:
+            image = self._cv2.cvtColor(image, self._cv2.COLOR_RGB2GRAY, dst=plan.gray)
+        self._resample(image, self._image[plan.map.content.slices])
+        self._push(frame.index)
+        return Prepared(tensor=self._tensor, map=plan.map, geometry=plan.geometry)
+
+    def _push(self, index: int) -> None:
+        """Normalize the image into the ring; gather the stack when there is one."""
+        depth, stack = len(self._history), self._layout.stack
+        fresh = self._last_index is None or index != self._last_index + 1
+        self._last_index = index
+        self._newest = (self._newest + 1) % depth
+        self._cv2.LUT(self._image, self._table, dst=self._history[self._newest])
+        if stack.n == 1:
+            return
+        if fresh:
+            self._history[:] = self._history[self._newest]
+        for channel in range(stack.n):
+            age = (stack.n - 1 - channel) * stack.stride
+            np.copyto(self._tensor[0, channel], self._history[(self._newest - age) % depth])
+
+    def _plan_for(self, frame: Frame) -> _Plan:
+        """The plan of the last frame if it fits, else a new one (which also starts a new stack)."""
+        plan = self._plan
+        if plan is None or plan.shape != frame.image.shape or plan.source_geometry != frame.geometry:
+            plan = self._plan = self._make_plan(frame)
+            self._image.fill(getattr(self._layout.size, "fill", 0))
+            self.reset()
+        return plan
+
+    def _make_plan(self, frame: Frame) -> _Plan:
+        colour = frame.image.ndim == 3
+        if colour and not self._layout.gray:
+            raise ConfigError(
+                f"frame {frame.index} is colour {frame.image.shape} and the preprocessing has no to_gray step; "
+                "put to_gray before the size step"
+            )
+        crop = self._crop(frame)
+        pixels = PixelMap(
+            source_shape=frame.shape,
+            network_shape=self.output_shape[2:],
+            crop=crop,
+            content=self._content(crop),
+        )
+        (sx, sy), (bx, by) = pixels.scale, pixels.offset
+        return _Plan(
+            shape=frame.image.shape,
+            source_geometry=frame.geometry,
+            map=pixels,
+            geometry=frame.geometry.moved(-bx / sx, -by / sy, 1 / sx, 1 / sy),
+            gray=np.empty((crop.height, crop.width), np.uint8) if colour else None,
+        )
+
+    def _crop(self, frame: Frame) -> Box:
+        height, width = frame.shape
+        area = frame.geometry.scan_area if self._layout.crop else None
+        if area is None:
+            return Box(x0=0, y0=0, width=width, height=height)
+        left, top, right, bottom = _bounds(area)
+        x0, y0 = max(0, math.ceil(left)), max(0, math.ceil(top))
+        x1, y1 = min(width, math.floor(right) + 1), min(height, math.floor(bottom) + 1)
+        if x1 <= x0 or y1 <= y0:
+            raise GeometryError(
+                f"frame {frame.index}: the scan area (x {left:.1f} to {right:.1f}, y {top:.1f} to {bottom:.1f}) "
+                f"has no pixel inside the image of {width} x {height}; correct the geometry, or leave scan_area None"
+            )
+        return Box(x0=x0, y0=y0, width=x1 - x0, height=y1 - y0)
+
+    def _content(self, crop: Box) -> Box:
+        size = self._layout.size
+        if not isinstance(size, Letterbox):
+            return Box(x0=0, y0=0, width=size.width, height=size.height)
+        scale = min(size.height / crop.height, size.width / crop.width)
+        width = min(size.width, max(1, round(crop.width * scale)))
+        height = min(size.height, max(1, round(crop.height * scale)))
+        return Box(x0=(size.width - width) // 2, y0=(size.height - height) // 2, width=width, height=height)
+
+
+def lookup_table(normalize: Normalize) -> npt.NDArray[np.float32]:
+    """(256,) float32: `(value / scale - mean) / std` of each uint8, worked out in float64 and rounded once."""
+    values = np.arange(256, dtype=np.float64)
+    return ((values / normalize.scale - normalize.mean) / normalize.std).astype(np.float32)
+
+
+def _bounds(area: ScanArea) -> tuple[float, float, float, float]:
+    """Smallest and largest centre positions (left, top, right, bottom) inside an area, in pixels, ends included."""
+    if isinstance(area, Rectangle):
+        return area.x0, area.y0, np.nextafter(area.x1, -np.inf), np.nextafter(area.y1, -np.inf)
+    return _sector_bounds(area)
+
+
+def _sector_bounds(sector: Sector) -> tuple[float, float, float, float]:
+    """Closed form: a ring sector's extremes lie at its four corners or where an arc crosses an axis."""
+    quarter_turns = (k * math.pi / 2 for k in range(-2, 3))
+    angles = [sector.angle_min, sector.angle_max]
+    angles += [angle for angle in quarter_turns if sector.angle_min < angle < sector.angle_max]
+    radii = (sector.radius_min, sector.radius_max)
+    xs = [sector.apex_x + radius * math.sin(angle) * sector.aspect for radius in radii for angle in angles]
+    ys = [sector.apex_y + radius * math.cos(angle) for radius in radii for angle in angles]
+    return min(xs), min(ys), max(xs), max(ys)

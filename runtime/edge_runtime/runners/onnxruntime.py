@@ -1,0 +1,165 @@
+"""The ONNX Runtime runner."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.bundle.manifest import InputSpec, OutputSpec
+from edge_runtime.clock import MonotonicClock
+from edge_runtime.errors import ConfigError, InferenceError, ModelRefusedError, ProviderUnavailableError
+from edge_runtime.optional import require
+from edge_runtime.runners.base import Arrays, Runner
+
+__all__ = ["OrtRunner"]
+
+_QUIET = 3  # errors only
+_TYPES = {"tensor(float)": "float32"}
+
+
+class OrtRunner(Runner):
+    """One model on ONNX Runtime: loaded from bytes, never from a path, on exactly the provider that was asked for.
+
+    Inputs are read where they lie and outputs written into arrays that are kept, so a call copies nothing. `threads` is
+    ONNX Runtime's intra-op count. With `timeout_s` a call that runs longer is ended and raises `InferenceError`.
+    Activation raises `ProviderUnavailableError` when the provider is absent or did not take the session,
+    `ModelRefusedError` when ONNX Runtime does not load the model or its inputs and outputs are not the manifest's,
+    `MissingDependencyError` without onnxruntime.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        variant: str,
+        input: InputSpec,
+        outputs: tuple[OutputSpec, ...],
+        *,
+        provider: str = "CPUExecutionProvider",
+        threads: int = 1,
+        timeout_s: float | None = None,
+    ) -> None:
+        super().__init__(name="onnxruntime", variant=variant, input=input, outputs=outputs)
+        if threads < 1 or (timeout_s is not None and not timeout_s > 0):
+            raise ConfigError(f"threads is {threads} and timeout_s {timeout_s}; at least 1 and above 0 are needed")
+        self.provider = provider
+        self.threads = threads
+        self._model = model
+        self._timeout_ns = None if timeout_s is None else round(timeout_s * 1e9)
+        self._arrays: dict[str, npt.NDArray[np.float32]] = {}
+        self._bound: npt.NDArray[np.float32] | None = None
+
+    def _activate(self) -> None:
+        self._ort: Any = require("onnxruntime", "to run models")
+        self._session: Any = self._open()
+        self._check_contract()
+        self._binding: Any = self._session.io_binding()
+        self._arrays = {spec.name: np.empty(spec.shape, np.float32) for spec in self.outputs}
+        for name, array in self._arrays.items():
+            self._binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        self._options: Any = self._ort.RunOptions()
+        self._options.log_severity_level = _QUIET
+        self._watchdog = None if self._timeout_ns is None else _Watchdog(self._options, self._timeout_ns)
+
+    def _open(self) -> Any:
+        ort = self._ort
+        available = ort.get_available_providers()
+        if self.provider not in available:
+            raise ProviderUnavailableError(
+                f"{self.provider} was asked for; this onnxruntime {ort.__version__} has {available}. "
+                "Install a build with it, or ask for one of these"
+            )
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _QUIET
+        options.use_deterministic_compute = True
+        try:
+            session = ort.InferenceSession(self._model, sess_options=options, providers=[self.provider])
+        except Exception as error:  # onnxruntime raises a dozen classes without a base of their own
+            raise ModelRefusedError(f"onnxruntime does not load variant {self.variant!r}: {_first(error)}") from error
+        obtained = session.get_providers()
+        if not obtained or obtained[0] != self.provider:
+            raise ProviderUnavailableError(f"{self.provider} was asked for, the session runs on {obtained}")
+        return session
+
+    def _check_contract(self) -> None:
+        found_in = {i.name: (tuple(i.shape), _TYPES.get(i.type, i.type)) for i in self._session.get_inputs()}
+        found_out = {o.name: (tuple(o.shape), _TYPES.get(o.type, o.type)) for o in self._session.get_outputs()}
+        wanted_in = {self.input.name: (self.input.shape, self.input.dtype)}
+        wanted_out = {spec.name: (spec.shape, spec.dtype) for spec in self.outputs}
+        for what, found, wanted in (("inputs", found_in, wanted_in), ("outputs", found_out, wanted_out)):
+            if found != wanted:
+                raise ModelRefusedError(f"variant {self.variant!r}: its {what} are {found}, the manifest says {wanted}")
+
+    def _infer(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+        array = np.ascontiguousarray(inputs[self.input.name], np.float32)
+        if self._bound is None or self._bound.ctypes.data != array.ctypes.data:
+            self._binding.bind_input(self.input.name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        self._bound = array  # kept alive while it is bound
+        watchdog = self._watchdog
+        try:
+            if watchdog is not None:
+                watchdog.arm()
+            self._session.run_with_iobinding(self._binding, self._options)
+        except Exception as error:
+            if watchdog is not None and watchdog.fired:
+                limit_s = (self._timeout_ns or 0) / 1e9
+                raise InferenceError(f"variant {self.variant!r} ran longer than {limit_s:g} s and was ended") from error
+            raise InferenceError(f"variant {self.variant!r} failed: {_first(error)}") from error
+        finally:
+            if watchdog is not None:
+                watchdog.disarm()
+        return self._arrays
+
+    def _deactivate(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.close()
+        self._binding = self._session = self._bound = None
+        self._arrays = {}
+
+
+class _Watchdog:
+    """Ends a run of ONNX Runtime that lasts longer than `limit_ns`; one sleeping thread for all calls."""
+
+    def __init__(self, options: Any, limit_ns: int) -> None:
+        self._options = options
+        self._limit_ns = limit_ns
+        self._clock = MonotonicClock()
+        self._changed = threading.Condition()
+        self._due_ns: int | None = None
+        self._closed = False
+        self.fired = False
+        self._thread = threading.Thread(target=self._watch, name="inference-watchdog", daemon=True)
+        self._thread.start()
+
+    def arm(self) -> None:
+        with self._changed:
+            self.fired = self._options.terminate = False
+            self._due_ns = self._clock.now_ns() + self._limit_ns
+            self._changed.notify()
+
+    def disarm(self) -> None:
+        with self._changed:
+            self._due_ns = None
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        with self._changed:
+            while not self._closed:
+                left = None if self._due_ns is None else self._due_ns - self._clock.now_ns()
+                if left is not None and left <= 0:
+                    self.fired = self._options.terminate = True
+                    self._due_ns = left = None
+                self._clock.wait(self._changed, left)
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
