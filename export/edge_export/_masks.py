@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from edge_runtime.bundle.manifest import OutputSpec
 from edge_runtime.errors import ConfigError
+from edge_runtime.metrics.segmentation import dice
 
 __all__ = ["class_map", "mean_dice"]
 
@@ -35,6 +36,6 @@ def mean_dice(found: Sequence[npt.NDArray[np.uint8]], wanted: Sequence[npt.NDArr
     scores = []
     for left, right in zip(found, wanted, strict=True):
         classes = [k for k in np.union1d(np.unique(left), np.unique(right)) if k > 0]
-        each = [2.0 * np.sum((left == k) & (right == k)) / (np.sum(left == k) + np.sum(right == k)) for k in classes]
+        each = [dice(left == k, right == k) for k in classes]
         scores.append(float(np.mean(each)) if each else 1.0)
     return float(np.mean(scores))

@@ -12,7 +12,7 @@ import onnx
 from onnx import NodeProto, TensorProto
 
 from edge_export._graph import GraphView, attribute, default_opset, single_line
-from edge_runtime.errors import EdgeError
+from edge_runtime.errors import EdgeError, ModelRefusedError
 
 __all__ = ["RULES", "TARGETS", "Context", "Rule", "TargetSpec"]
 
@@ -105,6 +105,15 @@ def _operators(context: Context) -> Complaints:
     for node in context.model.graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in ALLOWED_OPERATORS:
             yield node.name, f"operator {node.domain or 'ai.onnx'}.{node.op_type} is not on the runtime's list."
+
+
+def _device_guard(context: Context) -> Complaints:
+    from edge_runtime.bundle import inspect_model
+
+    try:
+        inspect_model(context.model.SerializeToString())
+    except ModelRefusedError as error:
+        yield "", f"the device's guard refuses it: {single_line(error)}."
 
 
 def _dimensions(context: Context) -> Complaints:
@@ -264,6 +273,7 @@ RULES: tuple[Rule, ...] = (
         "the runtime loads listed operators only",
         "replace the operator, or let it be decomposed",
     ),
+    _rule("device-guard", _device_guard, "the runtime reads the file through its guard", "see the message"),
     _rule(
         "open-shape",
         _dimensions,

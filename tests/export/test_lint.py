@@ -125,6 +125,7 @@ CASES = [
     ("opset", ALL, lambda b: relu(b, opset=25), lambda b: relu(b, opset=17)),
     ("external-data", ALL, lambda b: external(b, True), lambda b: external(b, False)),
     ("operator", ALL, lambda b: b([node("Det", ["image"], "mask")], {}, output_shape=(1, 4)), relu),
+    ("device-guard", ALL, lambda b: external(b, True), relu),
     ("open-shape", ALL, lambda b: relu(b, input_shape=("n", 4, 8, 8)), relu),
     ("computed-shape", ALL, lambda b: reshaped(b, True), lambda b: reshaped(b, False)),
     ("kernel-shape", NVIDIA, lambda b: b([conv()], {"w": W}), with_kernel),

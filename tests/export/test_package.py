@@ -84,7 +84,7 @@ def test_a_wrong_model_fails_the_self_test_and_leaves_the_old_file(parts, tmp_pa
 
     real = _package.measure_parity
     monkeypatch.setattr(_package, "measure_parity", lambda p, *rest: type(real(p, *rest))(absolute=0.0, agreement=1.0))
-    with pytest.raises(SelfTestError, match="is off by"):
+    with pytest.raises(SelfTestError, match="differs from the golden samples"):
         package(path, **parts)
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["a.edge"]
