@@ -104,7 +104,7 @@ class FileFrames(_Unlabelled, frozen=True, kw_only=True, tag="file"):
 class PydicomExample(_Unlabelled, frozen=True, kw_only=True, tag="pydicom_example"):
     """Unlabelled frames of a file that pydicom's own wheel ships, so that every user has real ultrasound."""
 
-    name: str
+    name: str = "ybr_color"
 
 
 # the SonoSite cine's region still describes a screen of twice the size; this is its sector, read off the picture
