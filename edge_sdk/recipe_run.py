@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from edge_sdk.frames import LabelledFrames, UnlabelledFrames, network_inputs, ne
 from edge_sdk.pairs import find_pairs, read_pairs
 from edge_sdk.progress import Progress, ProgressEvent, ignore_progress
 from edge_sdk.recipe import FolderData, Recipe, SimulatedData, effective_yaml
-from edge_sdk.stages import StageResult, Stages
+from edge_sdk.stages import StageResult, Stages, code_sha256
 from edge_sdk.students import UNet, build_network, count_macs, count_parameters
 from edge_sdk.teachers import Teacher, load_state_dict, load_teacher, save_state_dict, teacher_from_module
 from edge_sdk.unlabelled import read_unlabelled
@@ -84,7 +83,7 @@ def _simulated(data: SimulatedData, stages: Stages) -> tuple[LabelledFrames, Lab
             frames = training_set(seed, n, data.shape, workers=data.workers, progress=tell)
             save_labelled(folder / "frames.npz", LabelledFrames.from_arrays(*frames))
 
-        inputs = {"seed": seed, "n": n, "shape": data.shape, "code": _code_sha256("edge_sdk.simulate")}
+        inputs = {"seed": seed, "n": n, "shape": data.shape, "code": code_sha256("edge_sdk.simulate")}
         return load_labelled(stages.run(name, inputs, make).folder / "frames.npz")
 
     return part("frames", data.seed, data.train), part("held-out", data.seed + 1, data.held_out)
@@ -105,21 +104,8 @@ def _folder(data: FolderData, base: Path) -> tuple[LabelledFrames, LabelledFrame
     return read_pairs(train, data.mask_values), read_pairs(held_out, data.mask_values)
 
 
-def _code_sha256(*modules: str) -> str:
-    """Hash of the source files of modules and packages, so that changed code does not meet an old cache."""
-    digest = hashlib.sha256()
-    for name in modules:
-        spec = find_spec(name)
-        if spec is None or spec.origin is None:
-            raise ConfigError(f"module {name} has no source file to hash")
-        origin = Path(spec.origin)
-        for path in sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def _train_code() -> str:
-    return _code_sha256(*(f"edge_sdk.{name}" for name in _CODE), "edge_runtime.preprocess")
+    return code_sha256(*(f"edge_sdk.{name}" for name in _CODE), "edge_runtime.preprocess")
 
 
 def make_student(recipe: Recipe, *, base: Path, stages: Stages, data: RecipeData | None = None) -> RecipeOutcome:
@@ -135,7 +121,7 @@ def make_student(recipe: Recipe, *, base: Path, stages: Stages, data: RecipeData
         "distill": recipe.distill,
         "preprocess": recipe.preprocess,
         "classes": recipe.classes,
-        "teacher": teacher.sha256,
+        "teacher": [teacher.sha256, teacher.output],
         "data": data.sha256,
         "code": _train_code(),
     }

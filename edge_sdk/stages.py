@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import msgspec
 from edge_runtime.errors import ConfigError
 from edge_sdk.progress import Progress, ProgressEvent, ignore_progress
 
-__all__ = ["StageRecord", "StageResult", "Stages"]
+__all__ = ["StageRecord", "StageResult", "Stages", "code_sha256"]
 
 _RECORD = "stage.json"
 _PARTIAL = ".partial-"
@@ -189,3 +190,19 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def code_sha256(*modules: str) -> str:
+    """Hash of the source files of modules and packages: among a stage's inputs, so that changed code is run again.
+
+    Raises `ConfigError` for a module without a source file.
+    """
+    digest = hashlib.sha256()
+    for name in modules:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ConfigError(f"module {name} has no source file to hash")
+        origin = Path(spec.origin)
+        for path in sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, InferenceError
 from edge_runtime.frame import Rectangle
 from edge_sdk.progress import ProgressEvent
 from edge_sdk.recipe import DEMO_CINE, FileFrames, PydicomExample, Recipe, effective_yaml, load_recipe, parse_recipe
@@ -183,6 +183,8 @@ def test_a_stored_teacher_is_used_as_it_is(folder: Path) -> None:
     script.save(str(folder / "script.pt"))
     third = _run(folder, SMALL.replace("teacher: {", "teacher: {file: script.pt, "))
     assert third["teacher"]["name"] == "script.pt"
+    with pytest.raises(InferenceError, match=r"script\.pt.*not probabilities"):
+        _run(folder, SMALL.replace("teacher: {", "teacher: {file: script.pt, output: probabilities, "))
 
 
 @pytest.mark.parametrize(
