@@ -1,0 +1,84 @@
+"""The command line `edge-sdk`; it also carries `edge-export` and `edge-runtime`. Heavy imports stand inside the
+commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_export.cli import app as export_app
+from edge_runtime.cli.app import app as runtime_app
+from edge_runtime.cli.guard import emit_json, guarded
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="From an ultrasound teacher model to a signed file that a device runs within a budget. Not a medical device.",
+)
+app.add_typer(export_app, name="export", help="The commands of edge-export.")
+app.add_typer(runtime_app, name="runtime", help="The commands of edge-runtime.")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
+    if version:
+        from edge_sdk import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+@guarded
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for all results; a second run goes on there.")],
+    config: Annotated[Path | None, typer.Option(help="YAML with settings of the demonstration.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Teacher to student to signed file to streaming to a volume, with a report of it all."""
+    from edge_sdk.demo import read_config, run_demo, summary_text
+    from edge_sdk.display import show_progress
+
+    settings = read_config(config)
+    with show_progress() as progress:
+        summary = run_demo(out, settings, progress)
+    if as_json:
+        emit_json(summary)
+    else:
+        typer.echo(summary_text(summary, out), nl=False)
+
+
+@app.command()
+@guarded
+def distill(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML; unknown keys are errors.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for student, report and cached stages.")],
+    as_json: Json = False,
+) -> None:
+    """Train or load the teacher of RECIPE and distil its student."""
+    from edge_sdk.display import show_progress
+    from edge_sdk.recipe import effective_yaml, load_recipe, run_recipe
+
+    typer.echo(effective_yaml(load_recipe(recipe)), err=True, nl=False)
+    with show_progress() as progress:
+        report = run_recipe(recipe, out, progress)
+    if as_json:
+        emit_json(report)
+        return
+    for name in ("teacher", "student"):
+        dice = report[name]["dice"]
+        typer.echo(f"{name}: Dice {dice['mean']:.4f} +- {dice['std']:.4f} on {dice['n']} held-out frames")
+    typer.echo(f"{out / 'student.pt'} written; {report['dice_drop_points']:+.2f} Dice points below the teacher")
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,146 @@
+"""The commands of `edge-runtime`. Heavy imports stand inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edge_runtime.cli.guard import EXIT_DEADLINE, emit_json, guarded
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Run `.edge` bundles on ultrasound frames within a latency budget. Not a medical device.",
+    epilog=(
+        "Exit codes: 0 done; 1 result below a threshold; 2 usage or setting; 3 bundle refused; 4 source, runner or "
+        "pipeline; 5 more misses than allowed; 70 a bug; 130 interrupted."
+    ),
+)
+
+Edge = Annotated[Path, typer.Argument(metavar="FILE.edge", help="The bundle.")]
+Trust = Annotated[list[Path] | None, typer.Option(help="Public key (PEM) to trust; may be repeated.", metavar="KEY")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
+    if version:
+        from edge_runtime import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+@guarded
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine can run, and what to install for the rest."""
+    from edge_runtime.doctor import examine
+
+    findings = examine()
+    if as_json:
+        emit_json({"schema": "edge-runtime.doctor/1", "findings": [finding.to_dict() for finding in findings]})
+        return
+    for finding in findings:
+        fix = f"\n{'':12}fix: {finding.fix}" if finding.fix else ""
+        typer.echo(f"{finding.state:8}{finding.name}: {finding.detail}{fix}")
+
+
+@app.command()
+@guarded
+def inspect(file: Edge, as_json: Json = False) -> None:
+    """Show what a bundle says about itself; nothing is run and no signature is trusted."""
+    from edge_runtime.bundle import Bundle
+    from edge_runtime.cli.show import bundle_facts, bundle_text
+
+    with Bundle.open(file) as bundle:
+        facts = bundle_facts(bundle)
+    if as_json:
+        emit_json(facts)
+    else:
+        typer.echo(bundle_text(facts), nl=False)
+
+
+@app.command()
+@guarded
+def verify(
+    file: Edge,
+    trust: Trust = None,
+    run: Annotated[bool, typer.Option(help="Run the golden samples on this machine.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Check every byte of a bundle; with --trust, that one of these keys signed it."""
+    from edge_runtime.cli.show import check_bundle
+
+    facts = check_bundle(file, trust or [], run=run)
+    if as_json:
+        emit_json(facts)
+        return
+    signer = facts["signed_by"] or "nobody"
+    state = "trusted" if facts["trusted"] else "NOT checked against a trusted key: give --trust KEY"
+    typer.echo(f"{file}: all {facts['members']} members match the manifest {facts['sha256'][:16]}")
+    typer.echo(f"signed by {signer} ({state})" if facts["signed_by"] else "not signed")
+    for test in facts["self_tests"]:
+        typer.echo(
+            f"variant {test['variant']}: golden samples reproduced, worst difference {test['worst']:.3g} "
+            f"(allowed {test['allowed']:.3g}), {100 * test['agreement']:.3f} % of the mask pixels equal"
+        )
+    if not facts["self_tests"]:
+        typer.echo("golden samples were not run")
+
+
+@app.command()
+@guarded
+def run(
+    file: Edge,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="DICOM, video, image folder or .npy.")],
+    budget_ms: Annotated[float | None, typer.Option(help="Budget from a frame's arrival; 33.3 without.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Play at this rate, not the recording's own.")] = None,
+    loop_s: Annotated[float | None, typer.Option(help="Repeat the recording for so many seconds.")] = None,
+    lossless: Annotated[bool, typer.Option(help="Every frame, as fast as it goes, without a budget.")] = False,
+    variant: Annotated[str | None, typer.Option(help="Only this variant, no ladder.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of the backend; 1 without.")] = None,
+    trust: Trust = None,
+    require_signature: Annotated[bool, typer.Option(help="Refuse what no trusted key has signed.")] = False,
+    verify: Annotated[bool, typer.Option(help="Self-test on the golden samples first.")] = True,
+    config: Annotated[Path | None, typer.Option(help="YAML with settings; options on the line win.")] = None,
+    record: Annotated[Path | None, typer.Option(metavar="DIR", help="Write results, overlay and report here.")] = None,
+    max_miss_pct: Annotated[float | None, typer.Option(help="Exit 5 when more frames than this miss.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Stream SOURCE through the bundle and report times, misses and the ledger."""
+    from edge_runtime.cli.settings import effective_settings, settings_text
+    from edge_runtime.errors import ConfigError
+    from edge_runtime.session import BRANCH, run_stream
+    from edge_runtime.sources import open_source
+
+    if max_miss_pct is not None and not 0 <= max_miss_pct <= 100:
+        raise ConfigError(f"max-miss-pct is {max_miss_pct}; 0 to 100 is allowed")
+    line: dict[str, Any] = {
+        "budget_ms": budget_ms,
+        "fps": fps,
+        "loop_s": loop_s,
+        "pace": "lossless" if lossless else None,
+        "variant": variant,
+        "threads": threads,
+        "trust": [str(key) for key in trust] if trust else None,
+        "require_signature": True if require_signature else None,
+        "verify": None if verify else False,
+    }
+    settings = effective_settings(config, line)
+    typer.echo(settings_text(settings), err=True)
+    report = run_stream(file, open_source(source), settings, record=record)
+    if as_json:
+        emit_json(report.to_dict())
+    else:
+        typer.echo(report.to_text(), nl=False)
+    missed = 100 * report.branches[BRANCH].miss_ratio
+    if max_miss_pct is not None and missed > max_miss_pct:
+        typer.echo(f"error: {missed:.2f} % of the frames missed the budget; {max_miss_pct:g} % is allowed", err=True)
+        raise typer.Exit(EXIT_DEADLINE)
