@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ EXPLICIT_BE = "1.2.840.10008.1.2.2"
 IMPLICIT_LE = "1.2.840.10008.1.2"
 NATIVE = {IMPLICIT_LE: "Implicit VR LE", EXPLICIT_LE: "Explicit VR LE", EXPLICIT_BE: "Explicit VR BE"}
 JPEG_HUFFMAN = {"1.2.840.10008.1.2.4.50": "JPEG baseline", "1.2.840.10008.1.2.4.51": "JPEG extended, 8 bit"}
+JPEG_LOSSLESS = {"1.2.840.10008.1.2.4.57": "JPEG lossless", "1.2.840.10008.1.2.4.70": "JPEG lossless SV1"}
 ENCAPSULATED = {
     **JPEG_HUFFMAN,
-    "1.2.840.10008.1.2.4.57": "JPEG lossless",
-    "1.2.840.10008.1.2.4.70": "JPEG lossless SV1",
+    **JPEG_LOSSLESS,
     "1.2.840.10008.1.2.4.80": "JPEG-LS",
     "1.2.840.10008.1.2.4.81": "JPEG-LS near lossless",
     "1.2.840.10008.1.2.4.90": "JPEG 2000 lossless",
@@ -134,14 +135,15 @@ def value_of(dataset: Any, keyword: str) -> Any:
 
 
 def numbers_of(dataset: Any, keyword: str) -> list[float]:
-    """All values of a numeric element as floats; empty when it is absent, empty or not numbers."""
+    """All values of a numeric element as floats; empty when it is absent, empty or not finite numbers."""
     value = value_of(dataset, keyword)
     if value is None:
         return []
     try:
-        return [float(v) for v in ([value] if isinstance(value, (int, float, str)) else value)]
+        numbers = [float(v) for v in ([value] if isinstance(value, (int, float, str)) else value)]
     except (TypeError, ValueError, OverflowError):
         return []
+    return numbers if all(map(math.isfinite, numbers)) else []
 
 
 def number_of(dataset: Any, keyword: str) -> float | None:
@@ -169,7 +171,8 @@ def _count(dataset: Any, keyword: str, path: Path, default: int | None = None) -
 
 
 def _refuse_other_objects(dataset: Any, path: Path) -> None:
-    if str(getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID", "")) == DICOMDIR:
+    meta = getattr(dataset, "file_meta", {})
+    if str(value_of(meta, "MediaStorageSOPClassUID")) == DICOMDIR:
         raise SourceFormatError(f"{path}: a DICOMDIR is an index without images; open one of the files it lists")
     if "Rows" not in dataset and "Columns" not in dataset:
         uid = value_of(dataset, "SOPClassUID")
@@ -178,7 +181,8 @@ def _refuse_other_objects(dataset: Any, path: Path) -> None:
 
 
 def _transfer_syntax(dataset: Any, path: Path) -> str:
-    declared = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+    meta = getattr(dataset, "file_meta", {})
+    declared = value_of(meta, "TransferSyntaxUID")
     if declared is None:  # no file meta information: the encoding that the parser found
         implicit, little = dataset.original_encoding
         return IMPLICIT_LE if implicit else EXPLICIT_LE if little else EXPLICIT_BE

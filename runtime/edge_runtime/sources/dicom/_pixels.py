@@ -13,8 +13,9 @@ import numpy.typing as npt
 from edge_runtime.errors import CorruptFrameError, MissingDependencyError
 from edge_runtime.optional import require
 from edge_runtime.sources._jpeg import as_rgb_samples, checked_jpeg
+from edge_runtime.sources.dicom._codestream import check_codestream, check_jpeg_size
 from edge_runtime.sources.dicom._encapsulated import DELIMITER, ITEM, index_frames, read_frame
-from edge_runtime.sources.dicom._header import JPEG_HUFFMAN, DicomHeader
+from edge_runtime.sources.dicom._header import JPEG_HUFFMAN, DicomHeader, number_of
 from edge_runtime.sources.dicom._tables import colour_table, grey_table
 
 __all__ = ["Color", "Decode", "make_decoder"]
@@ -22,6 +23,7 @@ __all__ = ["Color", "Decode", "make_decoder"]
 Image = npt.NDArray[np.uint8]
 Color = Literal["native", "gray"]
 Decode = Callable[[int], Image]
+PLUGINS = ("pydicom", "pylibjpeg", "pyjpegls", "gdcm", "pillow")  # names of pydicom's, best first
 
 
 def make_decoder(file: BinaryIO, header: DicomHeader, path: Path, color: Color) -> Decode:
@@ -41,7 +43,7 @@ def _jpeg_decoder(file: BinaryIO, header: DicomHeader, path: Path, color: Color)
     rgb_flag: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)  # from OpenCV 4.11; a JetPack may have an older one
     flags = (cv2.IMREAD_GRAYSCALE if grey else rgb_flag or cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     swap = not grey and rgb_flag is None
-    size = (header.rows, header.columns, header.samples, 8)
+    size = (header.rows, header.columns)
     labelled_rgb = header.photometric == "RGB"
     inverted = header.photometric == "MONOCHROME1"
     table = colour_table(header, path) if header.photometric == "PALETTE COLOR" else None
@@ -51,15 +53,10 @@ def _jpeg_decoder(file: BinaryIO, header: DicomHeader, path: Path, color: Color)
     def decode(index: int) -> Image:
         data = read_frame(file, extents[index], index)
         info = checked_jpeg(data, index)
-        if (info.rows, info.columns, info.components, info.precision) != size:
-            raise CorruptFrameError(
-                f"frame {index}: the JPEG is {info.rows} x {info.columns} x {info.components} of {info.precision} "
-                f"bits, the file announces {size[0]} x {size[1]} x {size[2]} of 8",
-                index,
-            )
+        check_jpeg_size(info, header, index)
         data = as_rgb_samples(data, info, labelled_rgb)
         image: Image | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        if image is None or image.shape[:2] != size[:2]:
+        if image is None or image.shape[:2] != size:
             raise CorruptFrameError(f"frame {index}: OpenCV cannot decode its {len(data)} bytes of JPEG", index)
         if table is not None:
             return table[image]
@@ -80,9 +77,25 @@ def _plugin_decoder(file: BinaryIO, header: DicomHeader, path: Path, color: Colo
             f"{path}: no decoder for transfer syntax {header.syntax} is installed ({missing}). Install it: "
             "pip install 'pocus-edge-runtime[dicom]'"
         )
-    options = pixels.utils.as_pixel_options(header.dataset, transfer_syntax_uid=uid.UID(header.syntax))
-    options.update(pixel_keyword="PixelData", pixel_vr=header.pixel_vr, number_of_frames=header.frames)
+    options: dict[str, Any] = {
+        "transfer_syntax_uid": uid.UID(header.syntax),
+        "rows": header.rows,
+        "columns": header.columns,
+        "samples_per_pixel": header.samples,
+        "photometric_interpretation": header.photometric,
+        "planar_configuration": int(number_of(header.dataset, "PlanarConfiguration") == 1),
+        "bits_allocated": header.bits_allocated,
+        "bits_stored": header.bits_stored,
+        "pixel_representation": int(header.signed),
+    }
+    options.update(
+        pixel_keyword="PixelData",
+        pixel_vr=header.pixel_vr,
+        number_of_frames=1 if header.encapsulated else header.frames,
+    )
     extents = index_frames(file, header, path) if header.encapsulated else None
+    # one plugin, the first of the list: a second try on damaged data makes GDCM end the process
+    plugin = next((p for p in PLUGINS if p in decoder.available_plugins), "") if header.encapsulated else ""
     finish = _finisher(header, path, color)
 
     def decode(index: int) -> Image:
@@ -91,8 +104,9 @@ def _plugin_decoder(file: BinaryIO, header: DicomHeader, path: Path, color: Colo
                 file.seek(header.pixel_start)
                 samples, _ = decoder.as_array(file, index=index, **options)
             else:
-                coded = _one_frame(read_frame(file, extents[index], index))
-                samples, _ = decoder.as_array(coded, index=0, **{**options, "number_of_frames": 1})
+                coded = read_frame(file, extents[index], index)
+                check_codestream(coded, header, index)
+                samples, _ = decoder.as_array(_one_frame(coded), index=0, decoding_plugin=plugin, **options)
         except CorruptFrameError:
             raise
         except Exception as error:  # plugins wrap C libraries and raise any kind
