@@ -1,3 +1,178 @@
-"""Placeholder."""
+"""The device half: bundles, sources, deadline streaming, runners, reconstruction. NumPy alone at the start.
+
+Names are imported when first used, so that `import edge_runtime` costs nothing and needs no extra.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_runtime.buffers import ImuBuffer, PoseBuffer
+    from edge_runtime.bundle import Bundle, verify_bundle
+    from edge_runtime.clock import ManualClock
+    from edge_runtime.errors import (
+        BundleError,
+        BundleFormatError,
+        BundleIntegrityError,
+        BundleSignatureError,
+        BundleVersionError,
+        ConfigError,
+        CorruptFrameError,
+        EdgeError,
+        GeometryError,
+        InferenceError,
+        InputContractError,
+        MissingDependencyError,
+        ModelRefusedError,
+        PipelineError,
+        ProviderUnavailableError,
+        ReconstructionError,
+        RunnerError,
+        SelfTestError,
+        SourceError,
+        SourceFormatError,
+    )
+    from edge_runtime.frame import Frame, FrameGeometry, Rectangle, Sector
+    from edge_runtime.geometry import Pose
+    from edge_runtime.loading import load
+    from edge_runtime.postprocess import MaskPostprocessor
+    from edge_runtime.preprocess import Preprocessor, PreprocessSpec
+    from edge_runtime.reconstruct import Sweep, Volume, compound
+    from edge_runtime.result import Area, Result
+    from edge_runtime.runners import FakeRunner, OrtRunner, Runner
+    from edge_runtime.session import RunSettings, run_stream
+    from edge_runtime.sources import (
+        ArraySource,
+        DicomSource,
+        ImageFolderSource,
+        PacedSource,
+        Source,
+        VideoSource,
+        open_source,
+    )
+    from edge_runtime.streaming import Branch, Ledger, Mailbox, Pipeline, Rung, StreamReport
+
+__all__ = [
+    "Area",
+    "ArraySource",
+    "Branch",
+    "Bundle",
+    "BundleError",
+    "BundleFormatError",
+    "BundleIntegrityError",
+    "BundleSignatureError",
+    "BundleVersionError",
+    "ConfigError",
+    "CorruptFrameError",
+    "DicomSource",
+    "EdgeError",
+    "FakeRunner",
+    "Frame",
+    "FrameGeometry",
+    "GeometryError",
+    "ImageFolderSource",
+    "ImuBuffer",
+    "InferenceError",
+    "InputContractError",
+    "Ledger",
+    "Mailbox",
+    "ManualClock",
+    "MaskPostprocessor",
+    "MissingDependencyError",
+    "ModelRefusedError",
+    "OrtRunner",
+    "PacedSource",
+    "Pipeline",
+    "PipelineError",
+    "Pose",
+    "PoseBuffer",
+    "PreprocessSpec",
+    "Preprocessor",
+    "ProviderUnavailableError",
+    "ReconstructionError",
+    "Rectangle",
+    "Result",
+    "RunSettings",
+    "Rung",
+    "Runner",
+    "RunnerError",
+    "Sector",
+    "SelfTestError",
+    "Source",
+    "SourceError",
+    "SourceFormatError",
+    "StreamReport",
+    "Sweep",
+    "VideoSource",
+    "Volume",
+    "__version__",
+    "compound",
+    "load",
+    "open_source",
+    "run_stream",
+    "verify_bundle",
+]
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "bundle": ("Bundle", "verify_bundle"),
+    "buffers": ("ImuBuffer", "PoseBuffer"),
+    "clock": ("ManualClock",),
+    "errors": (
+        "BundleError",
+        "BundleFormatError",
+        "BundleIntegrityError",
+        "BundleSignatureError",
+        "BundleVersionError",
+        "ConfigError",
+        "CorruptFrameError",
+        "EdgeError",
+        "GeometryError",
+        "InferenceError",
+        "InputContractError",
+        "MissingDependencyError",
+        "ModelRefusedError",
+        "PipelineError",
+        "ProviderUnavailableError",
+        "ReconstructionError",
+        "RunnerError",
+        "SelfTestError",
+        "SourceError",
+        "SourceFormatError",
+    ),
+    "frame": ("Frame", "FrameGeometry", "Rectangle", "Sector"),
+    "geometry": ("Pose",),
+    "loading": ("load",),
+    "postprocess": ("MaskPostprocessor",),
+    "preprocess": ("Preprocessor", "PreprocessSpec"),
+    "reconstruct": ("Sweep", "Volume", "compound"),
+    "result": ("Area", "Result"),
+    "runners": ("FakeRunner", "OrtRunner", "Runner"),
+    "session": ("RunSettings", "run_stream"),
+    "sources": (
+        "ArraySource",
+        "DicomSource",
+        "ImageFolderSource",
+        "PacedSource",
+        "Source",
+        "VideoSource",
+        "open_source",
+    ),
+    "streaming": ("Branch", "Ledger", "Mailbox", "Pipeline", "Rung", "StreamReport"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'edge_runtime' has no attribute {name!r}")
+    value = getattr(import_module(f"edge_runtime.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
