@@ -6,17 +6,15 @@ Paths in a recipe are relative to the recipe's folder. Unknown keys are errors. 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from msgspec import inspect
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.optional import require
 from edge_runtime.preprocess.spec import CropToScanArea, Letterbox, Normalize, PreprocessSpec, ToGray
+from edge_runtime.settings_file import parse_yaml, read_text, to_struct
 from edge_sdk.config import DistillConfig, TeacherConfig
 from edge_sdk.progress import Progress, ignore_progress
 
@@ -159,31 +157,12 @@ class Recipe(_Section, frozen=True, kw_only=True):
 
 def load_recipe(path: Path) -> Recipe:
     """The recipe in the YAML file `path`; `ConfigError` naming the file for anything that is wrong with it."""
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} cannot be read: {error}") from error
-    return parse_recipe(text, str(path))
+    return parse_recipe(read_text(path, "recipe"), str(path))
 
 
 def parse_recipe(text: str, origin: str = "recipe") -> Recipe:
     """The recipe in a YAML `text`; `origin` stands in messages. An empty text is the demonstration's recipe."""
-    yaml = require("yaml", "to read a recipe")
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: not valid YAML: {error}") from error
-    data = {} if data is None else data
-    unknown = list(_unknown_keys(data, inspect.type_info(Recipe), ""))
-    if unknown:
-        raise ConfigError(f"{origin}: " + "; ".join(unknown))
-    try:
-        return msgspec.convert(data, Recipe)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{origin}: {error}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{origin}: {error}") from error
+    return to_struct(parse_yaml(text, origin), Recipe, origin)
 
 
 def effective_yaml(recipe: Recipe) -> str:
@@ -199,45 +178,3 @@ def run_recipe(path: Path, out_dir: Path, progress: Progress = ignore_progress) 
 
     path = Path(path)
     return run(load_recipe(path), base=path.resolve().parent, out_dir=Path(out_dir), progress=progress)
-
-
-def _unknown_keys(data: Any, kind: inspect.Type, where: str) -> Iterator[str]:
-    """One sentence for every key of `data` that `kind` does not have, with the nearest one that it has."""
-    if isinstance(kind, (inspect.ListType, inspect.VarTupleType)) and isinstance(data, list):
-        for k, item in enumerate(data):
-            yield from _unknown_keys(item, kind.item_type, f"{where}[{k}]")
-    if not isinstance(data, dict):
-        return
-    struct = _matching_struct(data, kind)
-    if struct is None:
-        yield from _wrong_kind(data, kind, where)
-        return
-    known = {field.encode_name: field.type for field in struct.fields}
-    tags = {struct.tag_field} if struct.tag_field else set()
-    for key, value in data.items():
-        place = f"{where}.{key}" if where else str(key)
-        if key in known:
-            yield from _unknown_keys(value, known[key], place)
-        elif key not in tags:
-            near = difflib.get_close_matches(str(key), [*known, *tags], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join([*tags, *known])}"
-            yield f"unknown key {place!r}; {hint}"
-
-
-def _wrong_kind(data: dict[Any, Any], kind: inspect.Type, where: str) -> Iterator[str]:
-    members = kind.types if isinstance(kind, inspect.UnionType) else ()
-    structs = [member for member in members if isinstance(member, inspect.StructType)]
-    if structs:
-        tag_field = structs[0].tag_field
-        allowed = ", ".join(str(member.tag) for member in structs)
-        yield f"{where}: {tag_field} is {data.get(tag_field)!r}; one of {allowed} is needed"
-
-
-def _matching_struct(data: dict[Any, Any], kind: inspect.Type) -> inspect.StructType | None:
-    members = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
-    for member in members:
-        if isinstance(member, inspect.StructType) and (
-            member.tag_field is None or data.get(member.tag_field) == member.tag or len(members) == 1
-        ):
-            return member
-    return None

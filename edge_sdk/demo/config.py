@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.optional import require
+from edge_runtime.settings_file import read_yaml, to_struct
 from edge_sdk.recipe import Recipe
 
 __all__ = ["DemoConfig", "read_config"]
@@ -50,8 +50,4 @@ def read_config(path: Path | None) -> DemoConfig:
     """The settings in the YAML file `path`, or the defaults. Raises `ConfigError` naming the file."""
     if path is None:
         return DemoConfig()
-    yaml = require("yaml", "to read settings")
-    try:
-        return msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, DemoConfig)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError, ConfigError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return to_struct(read_yaml(path, "settings file"), DemoConfig, str(path))

@@ -13,6 +13,7 @@ from edge_runtime.atomic import write_bytes
 from edge_runtime.bundle.manifest import Target
 from edge_runtime.errors import ConfigError
 from edge_runtime.loading import LoadedModel, load
+from edge_runtime.settings_file import to_struct
 from edge_runtime.sinks import ContactSheetSink, JsonlSink, OverlayVideoSink, Sink
 from edge_runtime.sources import PacedSource, Source
 from edge_runtime.streaming import Pipeline, StreamReport
@@ -60,10 +61,10 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 def read_settings(values: Mapping[str, Any], origin: str) -> RunSettings:
     """Settings from a mapping; `ConfigError` naming `origin` for an unknown key, a wrong type or value."""
     try:
-        return msgspec.convert(dict(values), RunSettings)
-    except (msgspec.ValidationError, ConfigError) as error:
+        return to_struct(dict(values), RunSettings, origin)
+    except ConfigError as error:
         known = ", ".join(field.name for field in msgspec.structs.fields(RunSettings))
-        raise ConfigError(f"{origin}: {error}. Known keys: {known}") from error
+        raise ConfigError(f"{error}. Known keys: {known}") from error
 
 
 def run_stream(
