@@ -24,7 +24,7 @@ from edge_sdk.recipe import effective_yaml
 from edge_sdk.recipe_run import RecipeOutcome, make_student
 from edge_sdk.stages import Stages
 
-__all__ = ["run_demo"]
+__all__ = ["outcome_of", "run_demo"]
 
 COPIES = {
     "bundle": (BUNDLE,),
@@ -45,7 +45,7 @@ def run_demo(out: Path, config: DemoConfig | None = None, progress: Progress = i
     write_bytes(out / "recipe.effective.yaml", effective_yaml(config.recipe).encode())
     private, public = signing_key(out)
     stages = Stages(out / "stages", progress)
-    outcome = make_student(config.recipe, base=Path.cwd(), stages=stages)
+    outcome = outcome_of(out, config, stages)
     _show_frames(out, outcome)
     bundle = make_bundle(stages, config, outcome, private, public)
     edge = bundle.folder / BUNDLE
@@ -67,6 +67,11 @@ def run_demo(out: Path, config: DemoConfig | None = None, progress: Progress = i
     write_report(out, config, facts, machine, stages.results)
     write_json(out / "summary.json", summary)
     return summary
+
+
+def outcome_of(out: Path, config: DemoConfig, stages: Stages | None = None) -> RecipeOutcome:
+    """Teacher and student of the demonstration in `out`, from its cache where nothing has changed."""
+    return make_student(config.recipe, base=Path.cwd(), stages=stages or Stages(out / "stages"))
 
 
 def _show_frames(out: Path, outcome: RecipeOutcome) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.errors import SourceError
 from edge_runtime.result import Result
 from edge_runtime.session import RunSettings, run_stream
 from edge_runtime.sinks import CallbackSink
@@ -20,7 +21,7 @@ from edge_sdk.simulate import Motion, SimulatedFrame, random_probe, random_scene
 from edge_sdk.stages import StageResult, Stages, code_sha256
 from edge_sdk.unlabelled import unlabelled_path
 
-__all__ = ["cine_path", "simulated_cine", "stream_real", "stream_simulated"]
+__all__ = ["area_errors", "cine_path", "simulated_cine", "stream_real", "stream_simulated"]
 
 MIN_AREA_MM2 = 20.0
 
@@ -100,9 +101,7 @@ def stream_simulated(stages: Stages, config: DemoConfig, bundle: Path, public_ke
 
     def work(folder: Path) -> dict[str, Any]:
         frames = simulated_cine(config)
-        source = ArraySource(
-            np.stack([f.image for f in frames]), fps=config.simulated_fps, geometry=frames[0].geometry, name="simulated"
-        )
+        source = _as_source(frames, config)
         facts, rows = _stream(folder, config, bundle, public_key, source, None)
         truth = np.array([frames[row.index].anechoic_area_mm2 for row in rows.rows])
         return {**facts, "areas": _areas(folder, config, rows, truth)}
@@ -122,7 +121,22 @@ def simulated_cine(config: DemoConfig) -> list[SimulatedFrame]:
         first = next(cine)
         if first.anechoic_area_mm2 >= MIN_AREA_MM2:
             return [first, *cine]
-    raise AssertionError("fifty random scenes without an anechoic region")
+    raise SourceError(f"no scene of the seeds {config.seed} to {config.seed + 49} has an anechoic region large enough")
+
+
+def area_errors(bundle: Path, seed: int, frames: int = 60) -> npt.NDArray[np.float64]:
+    """Relative errors (N,) of the total anechoic area of a simulated cine, every frame, without a deadline."""
+    config = DemoConfig(seed=seed, simulated_frames=frames)
+    cine, rows = simulated_cine(config), _Rows()
+    run_stream(bundle, _as_source(cine, config), RunSettings(pace="lossless"), sinks={"rows": CallbackSink(rows)})
+    truth = np.array([cine[row.index].anechoic_area_mm2 for row in rows.rows])
+    errors: npt.NDArray[np.float64] = np.abs(rows.column("mm2") / truth - 1)
+    return errors
+
+
+def _as_source(cine: list[SimulatedFrame], config: DemoConfig) -> ArraySource:
+    images = np.stack([frame.image for frame in cine])
+    return ArraySource(images, fps=config.simulated_fps, geometry=cine[0].geometry, name="simulated")
 
 
 def _code() -> str:

@@ -12,7 +12,9 @@ from edge_runtime.atomic import replacing
 from edge_runtime.reconstruct import (
     Sweep,
     Volume,
+    VolumeError,
     VolumeGrid,
+    WireError,
     compare,
     compound,
     draw_slices,
@@ -24,7 +26,7 @@ from edge_sdk.demo.config import DemoConfig
 from edge_sdk.simulate import SimulatedSweep, simulate_sweep
 from edge_sdk.stages import StageResult, Stages, code_sha256
 
-__all__ = ["reconstruct", "truth_volume"]
+__all__ = ["reconstruct", "truth_volume", "volume_errors"]
 
 
 def reconstruct(stages: Stages, config: DemoConfig) -> StageResult:
@@ -45,10 +47,14 @@ def truth_volume(simulated: SimulatedSweep, grid: VolumeGrid) -> Volume:
     return Volume(data=grey, spacing_mm=grid.spacing_mm, T_world_volume=grid.T_world_volume)
 
 
-def _reconstruct(folder: Path, config: DemoConfig) -> dict[str, Any]:
-    import cv2
-
+def volume_errors(config: DemoConfig) -> tuple[VolumeError, WireError]:
+    """Errors of the volume of `config`: grey levels inside the sweep, and the wire's place."""
     simulated = simulate_sweep(config.seed, n_frames=config.sweep_frames)
+    volume, truth = _compounded(simulated, config)
+    return compare(volume, truth), _wire(simulated, volume)
+
+
+def _compounded(simulated: SimulatedSweep, config: DemoConfig) -> tuple[Volume, Volume]:
     sweep = Sweep(
         frames=simulated.frames,
         T_world_image=simulated.T_world_image,
@@ -56,9 +62,19 @@ def _reconstruct(folder: Path, config: DemoConfig) -> dict[str, Any]:
         geometry=simulated.geometry,
     )
     volume = compound(sweep, spacing_mm=config.voxel_mm, mode="mean", kernel="linear")
-    truth = truth_volume(simulated, volume.grid)
-    error = compare(volume, truth)
-    wire = wire_error(locate_wire(volume, *simulated.wire), *simulated.wire, volume.spacing_mm)
+    return volume, truth_volume(simulated, volume.grid)
+
+
+def _wire(simulated: SimulatedSweep, volume: Volume) -> WireError:
+    start, end = simulated.wire
+    return wire_error(locate_wire(volume, start, end), start, end, volume.spacing_mm)
+
+
+def _reconstruct(folder: Path, config: DemoConfig) -> dict[str, Any]:
+    import cv2
+
+    simulated = simulate_sweep(config.seed, n_frames=config.sweep_frames)
+    volume, truth = _compounded(simulated, config)
     write_nrrd(folder / "volume.nrrd", volume)
     with replacing(folder / "slices.png") as temporary:
         cv2.imwrite(str(temporary), cv2.cvtColor(draw_slices(volume, truth), cv2.COLOR_RGB2BGR))
@@ -66,6 +82,6 @@ def _reconstruct(folder: Path, config: DemoConfig) -> dict[str, Any]:
         "frames": len(simulated.frames),
         "shape": list(volume.data.shape),
         "spacing_mm": list(volume.spacing_mm),
-        **asdict(error),
-        "wire": asdict(wire),
+        **asdict(compare(volume, truth)),
+        "wire": asdict(_wire(simulated, volume)),
     }
