@@ -54,8 +54,8 @@ class OptimiserConfig(_Config, frozen=True, kw_only=True):
     `devices`, `nodes`, `strategy` and `precision` are Lightning Fabric's; `batch_size` counts over all devices.
     """
 
-    epochs: int = 12
-    batch_size: int = 16
+    epochs: int = 4
+    batch_size: int = 8
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
     schedule: Literal["one_cycle", "cosine"] = "one_cycle"
@@ -90,9 +90,9 @@ class AugmentConfig(_Config, frozen=True, kw_only=True):
     """
 
     flip: float = 0.5
-    min_scale: float = 0.7
+    min_scale: float = 0.8
     gain: float = 0.3
-    gamma: float = 0.3
+    gamma: float = 0.4
     noise: float = 0.03
 
     def __post_init__(self) -> None:
@@ -119,7 +119,7 @@ class DistillConfig(_Config, frozen=True, kw_only=True):
     """
 
     network: NetworkConfig = NetworkConfig(width=8, depth=4, max_width=48, stem_stride=2)
-    optimiser: OptimiserConfig = OptimiserConfig(epochs=30)
+    optimiser: OptimiserConfig = OptimiserConfig(epochs=20, batch_size=16)
     augment: AugmentConfig = AugmentConfig()
     temperature: float = 2.0
     distill_weight: float = 0.7

@@ -40,7 +40,7 @@ class SimulatedData(_Section, frozen=True, kw_only=True, tag_field="kind", tag="
     """Frames of `edge_sdk.simulate`: `train` frames from `seed`, `held_out` ones from `seed` + 1, `shape` (H, W)."""
 
     seed: int = 1
-    train: int = 480
+    train: int = 1000
     held_out: int = 120
     shape: tuple[int, int] = (160, 160)
     workers: int = 1
