@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.frame import Frame, FrameGeometry
-from edge_runtime.preprocess import Letterbox, Normalize, Preprocessor, PreprocessSpec, Stack
+from edge_runtime.preprocess import LabelPreprocessor, Normalize, Preprocessor, PreprocessSpec
 
 __all__ = [
     "FrameRecord",
@@ -129,23 +128,11 @@ def network_masks(labelled: LabelledFrames, spec: PreprocessSpec, classes: int) 
     a fraction of a pixel; letterbox borders are background.
     """
     labelled.check_classes(classes)
-    prepare = Preprocessor(_mask_spec(spec))
-    masks = np.empty((len(labelled.masks), *prepare.output_shape[2:]), np.uint8)
-    shares = np.empty((classes + 1, *prepare.output_shape[2:]), np.float32)
+    prepare = LabelPreprocessor(spec, classes)
+    masks = np.empty((len(labelled.masks), *prepare.output_shape), np.uint8)
     for k, (frame, mask) in enumerate(zip(labelled.frames, labelled.masks, strict=True)):
-        for label in range(1, classes + 1):
-            indicator = np.where(mask == label, np.uint8(255), np.uint8(0))
-            plane = Frame(image=indicator, index=k, arrival_ns=0, geometry=frame.geometry)
-            shares[label] = prepare(plane).tensor[0, 0]
-        shares[0] = 1 - shares[1:].sum(axis=0)
-        masks[k] = shares.argmax(axis=0)
+        masks[k] = prepare(mask, frame.geometry)
     return masks
-
-
-def _mask_spec(spec: PreprocessSpec) -> PreprocessSpec:
-    kept: list[Any] = [step for step in spec.steps if not isinstance(step, (Normalize, Stack))]
-    steps = [msgspec.structs.replace(step, fill=0) if isinstance(step, Letterbox) else step for step in kept]
-    return PreprocessSpec(steps=(*steps, Normalize()))
 
 
 def grey_scale(spec: PreprocessSpec) -> tuple[float, float]:

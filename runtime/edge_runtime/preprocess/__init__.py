@@ -1,5 +1,6 @@
 """From a frame to a network input, and back: one implementation for training, ranges and the device."""
 
+from edge_runtime.preprocess.labels import LabelPreprocessor
 from edge_runtime.preprocess.pixel_map import PixelMap
 from edge_runtime.preprocess.preprocessor import Prepared, Preprocessor
 from edge_runtime.preprocess.spec import (
@@ -15,6 +16,7 @@ from edge_runtime.preprocess.spec import (
 
 __all__ = [
     "CropToScanArea",
+    "LabelPreprocessor",
     "Letterbox",
     "Normalize",
     "PixelMap",
