@@ -17,6 +17,7 @@ EXTRAS = {
     "onnxruntime": "ort",
     "pydicom": "dicom",
     "rich": "cli",
+    "simplejpeg": "dicom",
     "typer": "cli",
     "yaml": "cli",
 }

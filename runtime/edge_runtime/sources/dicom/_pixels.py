@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edge_runtime.errors import CorruptFrameError, MissingDependencyError
 from edge_runtime.optional import require
 from edge_runtime.sources._jpeg import as_rgb_samples, checked_jpeg
+from edge_runtime.sources._jpeg_codec import jpeg_decode
 from edge_runtime.sources.dicom._codestream import check_codestream, check_jpeg_size
 from edge_runtime.sources.dicom._encapsulated import DELIMITER, ITEM, index_frames, read_frame
 from edge_runtime.sources.dicom._header import JPEG_HUFFMAN, DicomHeader, number_of
@@ -27,7 +28,7 @@ PLUGINS = ("pydicom", "pylibjpeg", "pyjpegls", "gdcm", "pillow")  # names of pyd
 
 
 def make_decoder(file: BinaryIO, header: DicomHeader, path: Path, color: Color) -> Decode:
-    """`decode(index)` for the frames of an open file: OpenCV for 8-bit JPEG, else pydicom and its plugins.
+    """`decode(index)` for the frames of an open file: libjpeg-turbo for 8-bit JPEG, else pydicom and its plugins.
 
     Raises `MissingDependencyError` when no plugin for the transfer syntax is installed.
     """
@@ -37,12 +38,8 @@ def make_decoder(file: BinaryIO, header: DicomHeader, path: Path, color: Color) 
 
 
 def _jpeg_decoder(file: BinaryIO, header: DicomHeader, path: Path, color: Color) -> Decode:
-    cv2 = require("cv2", f"to decode the JPEG frames of {path.name}")
     extents = index_frames(file, header, path)
-    grey = color == "gray" or header.samples == 1
-    rgb_flag: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)  # from OpenCV 4.11; a JetPack may have an older one
-    flags = (cv2.IMREAD_GRAYSCALE if grey else rgb_flag or cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
-    swap = not grey and rgb_flag is None
+    decode_jpeg = jpeg_decode(f"to decode the JPEG frames of {path.name}", grey=color == "gray" or header.samples == 1)
     size = (header.rows, header.columns)
     labelled_rgb = header.photometric == "RGB"
     inverted = header.photometric == "MONOCHROME1"
@@ -55,13 +52,13 @@ def _jpeg_decoder(file: BinaryIO, header: DicomHeader, path: Path, color: Color)
         info = checked_jpeg(data, index)
         check_jpeg_size(info, header, index)
         data = as_rgb_samples(data, info, labelled_rgb)
-        image: Image | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        if image is None or image.shape[:2] != size:
-            raise CorruptFrameError(f"frame {index}: OpenCV cannot decode its {len(data)} bytes of JPEG", index)
+        image = decode_jpeg(data)
+        if isinstance(image, str):
+            raise CorruptFrameError(f"frame {index}: its {len(data)} bytes of JPEG cannot be decoded ({image})", index)
+        if image.shape[:2] != size:
+            raise CorruptFrameError(f"frame {index}: the JPEG is {image.shape}, the file announces {size}", index)
         if table is not None:
             return table[image]
-        if swap:
-            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[no-any-return]
         return 255 - image if inverted else image
 
     return decode
