@@ -10,7 +10,7 @@ import typer
 
 from edge_export.cli import app as export_app
 from edge_runtime.cli.app import app as runtime_app
-from edge_runtime.cli.guard import emit_json, guarded
+from edge_runtime.cli.guard import EXIT_CODES, emit_json, guarded
 
 __all__ = ["app", "main"]
 
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="From an ultrasound teacher model to a signed file that a device runs within a budget. Not a medical device.",
+    epilog=EXIT_CODES,
 )
 app.add_typer(export_app, name="export", help="The commands of edge-export.")
 app.add_typer(runtime_app, name="runtime", help="The commands of edge-runtime.")

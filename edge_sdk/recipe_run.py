@@ -12,7 +12,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from edge_runtime.atomic import write_bytes
+from edge_runtime.atomic import make_folder, write_bytes
 from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess import Preprocessor
 from edge_sdk.config import NetworkConfig
@@ -249,7 +249,7 @@ def run(recipe: Recipe, *, base: Path, out_dir: Path, progress: Progress = ignor
     `out_dir` receives `recipe.effective.yaml`, `student.pt` (a state dict) and `report.json`, each whole or not at all,
     and `stages/`, the cache that a second run continues from.
     """
-    out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(out_dir)
     write_bytes(out_dir / "recipe.effective.yaml", effective_yaml(recipe).encode())
     outcome = make_student(recipe, base=base, stages=Stages(out_dir / "stages", progress))
     write_bytes(out_dir / "student.pt", (outcome.student_stage.folder / "student.pt").read_bytes())

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.atomic import write_bytes
+from edge_runtime.atomic import make_folder, write_bytes
 from edge_sdk.demo.bundling import BUNDLE, make_bundle, signing_key
 from edge_sdk.demo.config import DemoConfig
 from edge_sdk.demo.figures import write_montage
@@ -41,7 +41,7 @@ def run_demo(out: Path, config: DemoConfig | None = None, progress: Progress = i
     """
     began = time.perf_counter()
     config = config or DemoConfig()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_bytes(out / "recipe.effective.yaml", effective_yaml(config.recipe).encode())
     private, public = signing_key(out)
     stages = Stages(out / "stages", progress)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edge_runtime.cli.guard import emit_json, guarded
+from edge_runtime.cli.guard import EXIT_CODES, emit_json, guarded
 
 __all__ = ["app", "main"]
 
@@ -17,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="From an ONNX file to typed variants and a verified, signed `.edge` bundle.",
+    epilog=EXIT_CODES,
 )
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -34,7 +35,10 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 @app.command()
 @guarded
 def package(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="What to package; see docs/bundle.md.")],
+    spec: Annotated[
+        Path,
+        typer.Argument(metavar="SPEC.yaml", help="As examples/recipes/package.yaml."),
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE.edge", help="The bundle to write.")],
     key: Annotated[Path | None, typer.Option(help="Private key (PEM) to sign with.")] = None,
     as_json: Json = False,
@@ -50,6 +54,12 @@ def package(
         rtx = row["rtx"]
         note = f" ({rtx['reason']})" if rtx["reason"] else ""
         typer.echo(f"{row['id']:5} {row['file_bytes']:>10,} bytes, opset {row['opset']}, RTX {rtx['status']}{note}")
+    for row in (facts["verification"] or {"scores": []})["scores"]:
+        gate = "passed" if row["passed"] else f"overridden: {row['override']}"
+        typer.echo(
+            f"{row['variant']:5} Dice {row['dice']:.4f}, {row['drop_points']:+.3f} points below fp32, gate {gate}"
+        )
+    typer.echo(facts["statement"])
     typer.echo(f"{out}: manifest sha256 {facts['sha256']}, {'signed' if key else 'not signed'}")
 
 

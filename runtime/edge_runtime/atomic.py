@@ -8,17 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["replacing", "write_bytes"]
+from edge_runtime.errors import ConfigError
+
+__all__ = ["make_folder", "replacing", "write_bytes"]
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it is synced and takes the name, on error it is removed.
 
-    The temporary name keeps the suffix, for writers that choose a format by it.
+    The temporary name keeps the suffix, for writers that choose a format by it. Raises `ConfigError` when the folder
+    is missing or cannot be written.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}; name a folder that exists") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -30,6 +36,14 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder `path` and those above it that are missing; `ConfigError` when that is not possible."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be made a folder: {error.strerror}; name another") from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

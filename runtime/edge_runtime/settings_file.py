@@ -47,7 +47,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
 def to_struct(data: Any, kind: type[StructT], origin: str) -> StructT:
     """`data` (mappings, lists, scalars) as a `kind`.
 
-    Raises `ConfigError` naming `origin`: for unknown keys, all at once, each with the nearest known key or all known
+    Raises `ConfigError` naming `origin`: for unknown keys, all at once, each with the nearest known key and all known
     ones; then for the first wrong type or value.
     """
     unknown = list(_unknown_keys(data, inspect.type_info(kind), ""))
@@ -78,8 +78,8 @@ def _unknown_keys(data: Any, kind: inspect.Type, where: str) -> Iterator[str]:
             yield from _unknown_keys(value, known[key], place)
         elif key not in tags:
             near = difflib.get_close_matches(str(key), [*known, *tags], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join([*tags, *known])}"
-            yield f"unknown key {place!r}; {hint}"
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            yield f"unknown key {place!r}; {hint}known keys: {', '.join([*tags, *known])}"
 
 
 def _wrong_kind(data: dict[Any, Any], kind: inspect.Type, where: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edge_runtime.cli.guard import EXIT_DEADLINE, emit_json, guarded
+from edge_runtime.cli.guard import EXIT_CODES, EXIT_DEADLINE, emit_json, guarded
 
 __all__ = ["app"]
 
@@ -17,10 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Run `.edge` bundles on ultrasound frames within a latency budget. Not a medical device.",
-    epilog=(
-        "Exit codes: 0 done; 1 result below a threshold; 2 usage or setting; 3 bundle refused; 4 source, runner or "
-        "pipeline; 5 more misses than allowed; 70 a bug; 130 interrupted."
-    ),
+    epilog=EXIT_CODES,
 )
 
 Edge = Annotated[Path, typer.Argument(metavar="FILE.edge", help="The bundle.")]
@@ -103,12 +100,12 @@ def run(
     budget_ms: Annotated[float | None, typer.Option(help="Budget from a frame's arrival; 33.3 without.")] = None,
     fps: Annotated[float | None, typer.Option(help="Play at this rate, not the recording's own.")] = None,
     loop_s: Annotated[float | None, typer.Option(help="Repeat the recording for so many seconds.")] = None,
-    lossless: Annotated[bool, typer.Option(help="Every frame, as fast as it goes, without a budget.")] = False,
+    lossless: Annotated[bool | None, typer.Option(help="Every frame, as fast as it goes, without a budget.")] = None,
     variant: Annotated[str | None, typer.Option(help="Only this variant, no ladder.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the backend; 1 without.")] = None,
     trust: Trust = None,
-    require_signature: Annotated[bool, typer.Option(help="Refuse what no trusted key has signed.")] = False,
-    verify: Annotated[bool, typer.Option(help="Self-test on the golden samples first.")] = True,
+    require_signature: Annotated[bool | None, typer.Option(help="Refuse what no trusted key has signed.")] = None,
+    verify: Annotated[bool | None, typer.Option(help="Self-test on the golden samples first; on without.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML with settings; options on the line win.")] = None,
     record: Annotated[Path | None, typer.Option(metavar="DIR", help="Write results, overlay and report here.")] = None,
     max_miss_pct: Annotated[float | None, typer.Option(help="Exit 5 when more frames than this miss.")] = None,
@@ -126,12 +123,12 @@ def run(
         "budget_ms": budget_ms,
         "fps": fps,
         "loop_s": loop_s,
-        "pace": "lossless" if lossless else None,
+        "pace": None if lossless is None else "lossless" if lossless else "live",
         "variant": variant,
         "threads": threads,
         "trust": [str(key) for key in trust] if trust else None,
-        "require_signature": True if require_signature else None,
-        "verify": None if verify else False,
+        "require_signature": require_signature,
+        "verify": verify,
     }
     settings = effective_settings(config, line)
     typer.echo(settings_text(settings), err=True)

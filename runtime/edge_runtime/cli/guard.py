@@ -12,11 +12,15 @@ import typer
 
 from edge_runtime.errors import EdgeError
 
-__all__ = ["EXIT_BUG", "EXIT_DEADLINE", "EXIT_INTERRUPTED", "emit_json", "guarded"]
+__all__ = ["EXIT_BUG", "EXIT_CODES", "EXIT_DEADLINE", "EXIT_INTERRUPTED", "emit_json", "guarded"]
 
 EXIT_DEADLINE = 5
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 result below a threshold; 2 usage, setting or missing extra; 3 bundle refused; 4 source, "
+    "geometry, runner or pipeline; 5 more misses than allowed; 70 a bug; 130 interrupted."
+)
 
 P = ParamSpec("P")
 
@@ -34,7 +38,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt as error:
             typer.echo("interrupted", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from error
-        except (typer.Exit, typer.Abort, typer.BadParameter):
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise
         except Exception as error:
             traceback.print_exc()
