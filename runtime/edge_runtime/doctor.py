@@ -23,6 +23,7 @@ EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
     "dicom": (
         ("pydicom", "pydicom"),
         ("cv2", "opencv-python-headless"),
+        ("simplejpeg", "simplejpeg"),
         ("pylibjpeg", "pylibjpeg"),
         ("openjpeg", "pylibjpeg-openjpeg"),
         ("jpeg_ls", "pyjpegls"),

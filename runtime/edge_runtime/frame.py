@@ -150,6 +150,11 @@ class Frame:
 
     def __post_init__(self) -> None:
         shape, dtype = self.image.shape, self.image.dtype
+        if not self.image.flags.c_contiguous:
+            raise ConfigError(
+                f"frame {self.index}: image is not C-contiguous (a view with gaps or turned axes, strides "
+                f"{self.image.strides}); pass numpy.ascontiguousarray(image)"
+            )
         if dtype != np.uint8 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)) or 0 in shape:
             raise ConfigError(
                 f"frame {self.index}: image has shape {shape} and dtype {dtype}; "

@@ -60,6 +60,7 @@ class MaskPostprocessor:
         self._cv2: Any = require("cv2", "to map masks to source pixels")
         self._logits = np.empty(shape[1:], np.float32)
         self._source: Float32 = np.empty((0, 0), np.float32)
+        self._best: Float32 = self._source
 
     def __call__(
         self,
@@ -101,12 +102,14 @@ class MaskPostprocessor:
         np.exp(planes, out=planes)
         planes /= planes.sum(axis=0)
         np.subtract(1, planes[0], out=inside)
-        best = self._to_source(np.ascontiguousarray(planes[0]), prepared, mask.shape).copy()
         mask.fill(0)
+        if self._best.shape != mask.shape:
+            self._best = np.empty(mask.shape, np.float32)
+        best = self._best
+        np.copyto(best, self._to_source(planes[0], prepared, mask.shape))
         for k in range(1, len(planes)):
-            source = self._to_source(np.ascontiguousarray(planes[k]), prepared, mask.shape)
-            better = source > best
-            mask[better] = k
+            source = self._to_source(planes[k], prepared, mask.shape)
+            mask[source > best] = k
             np.maximum(best, source, out=best)
 
     def _to_source(self, probability: Float32, prepared: Prepared, shape: tuple[int, ...]) -> Float32:

@@ -104,18 +104,24 @@ def _recorders(record: Path | None, settings: RunSettings, source: Source) -> di
     if record is None:
         return {}
     make_folder(record)
-    sinks: dict[str, Sink] = {"record": JsonlSink(record / "results.jsonl")}
+    sinks: dict[str, Sink] = {
+        "record": JsonlSink(record / "results.jsonl"),
+        "contact sheet": ContactSheetSink(record / "contact.png"),
+    }
     if settings.video:
         sinks["video"] = OverlayVideoSink(record / "overlay.webm", fps=source.fps or 30.0)
-        sinks["contact sheet"] = ContactSheetSink(record / "contact.png")
     return sinks
 
 
 def describe(report: StreamReport, settings: RunSettings, model: LoadedModel, source: Source) -> bytes:
-    """JSON of a run: the report, the effective settings, the bundle and its self-tests; no path, no patient string."""
+    """JSON of a run: the report, the effective settings, the bundle and its self-tests.
+
+    Of key files only the names are told: no folder, no patient string.
+    """
+    keys = [Path(key).name for key in settings.trust]
     value = {
         **report.to_dict(),
-        "settings": msgspec.to_builtins(settings),
+        "settings": {**msgspec.to_builtins(settings), "trust": keys},
         "bundle": {"name": model.manifest.name, "version": model.manifest.version, "sha256": model.sha256},
         "signed_by": model.signed_by,
         "self_tests": msgspec.to_builtins(model.self_tests),

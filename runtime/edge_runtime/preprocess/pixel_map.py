@@ -99,7 +99,7 @@ class PixelMap:
         """A checked (H, W) target whose pixels outside the crop are 0."""
         if image.shape != self.network_shape or image.dtype != dtype:
             raise ConfigError(
-                f"image is {image.dtype} {image.shape}; {np.dtype(dtype)} {self.network_shape} (network pixels) is needed"
+                f"image is {image.dtype} {image.shape}; {np.dtype(dtype)} {self.network_shape} (network) is needed"
             )
         if out is None:
             return np.zeros(self.source_shape, dtype)

@@ -48,7 +48,9 @@ class Preprocessor:
     """`preprocessor(frame) -> Prepared`; buffers are allocated once per frame shape and geometry.
 
     Not for more than one thread at a time. With a `Stack`, the images before the first are copies of the first;
-    a gap in `frame.index`, or a change of shape or geometry, starts a new stack. Raises
+    a gap in `frame.index`, or a change of shape or geometry, starts a new stack. So on a live stream every dropped
+    frame begins a stack of copies, and on a branch with a cadence above 1 every frame does: give stacks a lossless
+    source, or a budget that is kept. Raises
     `ConfigError` for steps that do not fit together, and for a colour frame without a `ToGray` step;
     `GeometryError` for a scan area without one pixel inside the image; `MissingDependencyError` without OpenCV.
     """

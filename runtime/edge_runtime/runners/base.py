@@ -20,9 +20,9 @@ Arrays = Mapping[str, npt.NDArray[np.float32]]
 class Runner(ABC):
     """A context manager around a loaded model.
 
-    `infer` may be called between `__enter__` and `__exit__`, from one thread at a time. The arrays it returns
-    belong to the runner: they are valid until the next `infer`. Subclasses write `_activate`, `_infer`
-    and `_deactivate`.
+    `infer` may be called between `__enter__` and `__exit__`, by any thread, by one at a time; two runners may run at
+    once. The arrays it returns belong to the runner: they are valid until the next `infer`. `with` may be nested and
+    repeated: the outermost one loads and frees the model. Subclasses write `_activate`, `_infer` and `_deactivate`.
     """
 
     def __init__(self, *, name: str, variant: str, input: InputSpec, outputs: tuple[OutputSpec, ...]) -> None:
@@ -30,19 +30,19 @@ class Runner(ABC):
         self.variant = variant
         self.input = input
         self.outputs = outputs
-        self._active = False
+        self._active = 0  # depth of `with`
 
     def __enter__(self) -> Runner:
-        if not self._active:
+        if self._active == 0:
             self._activate()
-            self._active = True
+        self._active += 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._active:
-            self._active = False
+        self._active -= 1
+        if self._active == 0:
             self._deactivate()
 
     def infer(self, inputs: Arrays, *, check: bool = True) -> dict[str, npt.NDArray[np.float32]]:
@@ -51,7 +51,7 @@ class Runner(ABC):
         `check=False` skips the check of the inputs in a loop that has done it once. Raises
         `InputContractError`, `InferenceError`, or `RunnerError` outside the context manager.
         """
-        if not self._active:
+        if self._active == 0:
             raise RunnerError(f"runner {self.name!r} is not active; use it inside `with runner:`")
         if check:
             self._check(inputs)
@@ -69,7 +69,7 @@ class Runner(ABC):
 
     @abstractmethod
     def _activate(self) -> None:
-        """Load the model and allocate what a call needs."""
+        """Load the model and allocate what a call needs; when this raises, nothing is held."""
 
     @abstractmethod
     def _infer(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:

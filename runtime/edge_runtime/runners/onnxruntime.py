@@ -16,7 +16,8 @@ from edge_runtime.runners.base import Arrays, Runner
 
 __all__ = ["OrtRunner"]
 
-_QUIET = 3  # errors only
+_CPU = "CPUExecutionProvider"
+_QUIET = 4  # fatal errors only: the others are raised, and said once
 _TYPES = {"tensor(float)": "float32"}
 
 
@@ -25,7 +26,7 @@ class OrtRunner(Runner):
 
     Inputs are read where they lie and outputs written into arrays that are kept, so a call copies nothing. `threads` is
     ONNX Runtime's intra-op count. With `timeout_s` a call that runs longer is ended and raises `InferenceError`.
-    Activation raises `ProviderUnavailableError` when the provider is absent or did not take the session,
+    Activation raises `ProviderUnavailableError` when the provider is absent or does not take the whole model,
     `ModelRefusedError` when ONNX Runtime does not load the model or its inputs and outputs are not the manifest's,
     `MissingDependencyError` without onnxruntime.
     """
@@ -37,7 +38,7 @@ class OrtRunner(Runner):
         input: InputSpec,
         outputs: tuple[OutputSpec, ...],
         *,
-        provider: str = "CPUExecutionProvider",
+        provider: str = _CPU,
         threads: int = 1,
         timeout_s: float | None = None,
     ) -> None:
@@ -50,12 +51,16 @@ class OrtRunner(Runner):
         self._timeout_ns = None if timeout_s is None else round(timeout_s * 1e9)
         self._arrays: dict[str, npt.NDArray[np.float32]] = {}
         self._bound: npt.NDArray[np.float32] | None = None
+        self._session: Any = None
+        self._binding: Any = None
+        self._watchdog: _Watchdog | None = None
 
     def _activate(self) -> None:
         self._ort: Any = require("onnxruntime", "to run models")
-        self._session: Any = self._open()
-        self._check_contract()
-        self._binding: Any = self._session.io_binding()
+        session = self._open()
+        self._check_contract(session)
+        self._session = session
+        self._binding = session.io_binding()
         self._arrays = {spec.name: np.empty(spec.shape, np.float32) for spec in self.outputs}
         for name, array in self._arrays.items():
             self._binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
@@ -76,18 +81,25 @@ class OrtRunner(Runner):
         options.inter_op_num_threads = 1
         options.log_severity_level = _QUIET
         options.use_deterministic_compute = True
+        if self.provider != _CPU:  # else nodes that the provider does not take run on the CPU unseen
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
             session = ort.InferenceSession(self._model, sess_options=options, providers=[self.provider])
         except Exception as error:  # onnxruntime raises a dozen classes without a base of their own
+            if self.provider != _CPU:
+                raise ProviderUnavailableError(
+                    f"{self.provider} does not take the whole of variant {self.variant!r}: {_first(error)}. "
+                    f"Ask for {_CPU}, or lower the model for this provider"
+                ) from error
             raise ModelRefusedError(f"onnxruntime does not load variant {self.variant!r}: {_first(error)}") from error
         obtained = session.get_providers()
         if not obtained or obtained[0] != self.provider:
             raise ProviderUnavailableError(f"{self.provider} was asked for, the session runs on {obtained}")
         return session
 
-    def _check_contract(self) -> None:
-        found_in = {i.name: (tuple(i.shape), _TYPES.get(i.type, i.type)) for i in self._session.get_inputs()}
-        found_out = {o.name: (tuple(o.shape), _TYPES.get(o.type, o.type)) for o in self._session.get_outputs()}
+    def _check_contract(self, session: Any) -> None:
+        found_in = {i.name: (tuple(i.shape), _TYPES.get(i.type, i.type)) for i in session.get_inputs()}
+        found_out = {o.name: (tuple(o.shape), _TYPES.get(o.type, o.type)) for o in session.get_outputs()}
         wanted_in = {self.input.name: (self.input.shape, self.input.dtype)}
         wanted_out = {spec.name: (spec.shape, spec.dtype) for spec in self.outputs}
         for what, found, wanted in (("inputs", found_in, wanted_in), ("outputs", found_out, wanted_out)):
@@ -117,6 +129,7 @@ class OrtRunner(Runner):
     def _deactivate(self) -> None:
         if self._watchdog is not None:
             self._watchdog.close()
+            self._watchdog = None
         self._binding = self._session = self._bound = None
         self._arrays = {}
 
