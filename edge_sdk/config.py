@@ -119,7 +119,7 @@ class DistillConfig(_Config, frozen=True, kw_only=True):
     """
 
     network: NetworkConfig = NetworkConfig(width=8, depth=4, max_width=48, stem_stride=2)
-    optimiser: OptimiserConfig = OptimiserConfig(epochs=20, batch_size=16)
+    optimiser: OptimiserConfig = OptimiserConfig(epochs=16, batch_size=16)
     augment: AugmentConfig = AugmentConfig()
     temperature: float = 2.0
     distill_weight: float = 0.7

@@ -106,7 +106,7 @@ class PydicomExample(_Unlabelled, frozen=True, kw_only=True, tag="pydicom_exampl
 
 
 # the SonoSite cine's region still describes a screen of twice the size; this is its sector, read off the picture
-DEMO_CINE = PydicomExample(name="ybr_color", scan_area=(41, 18, 297, 202))
+DEMO_CINE = PydicomExample(name="ybr_color", scan_area=(41, 25, 297, 202))
 
 
 class TeacherSection(_Section, frozen=True, kw_only=True):

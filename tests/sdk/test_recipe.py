@@ -20,7 +20,7 @@ from edge_sdk.recipe import DEMO_CINE, FileFrames, PydicomExample, Recipe, effec
 from edge_sdk.recipe_run import run
 from edge_sdk.students import UNet, light_unet
 from edge_sdk.teachers import load_state_dict
-from edge_sdk.unlabelled import read_unlabelled, unlabelled_geometry
+from edge_sdk.unlabelled import open_unlabelled, read_unlabelled
 
 cv2: Any = pytest.importorskip("cv2")
 
@@ -229,9 +229,14 @@ def test_a_manifest_splits(folder: Path) -> None:
 def test_the_cine_of_the_demonstration_is_cropped_to_its_sector() -> None:
     source = read_unlabelled(PydicomExample(name="ybr_color", every=10, scan_area=DEMO_CINE.scan_area), Path())
     assert source.record.indices == (0, 10, 20)
-    assert source.frames[0].geometry.scan_area == Rectangle(x0=41, y0=18, x1=297, y1=202)
-    assert not source.frames[0].geometry.trusted
-    assert unlabelled_geometry(PydicomExample(name="ybr_color")) is None
+    geometry = source.frames[0].geometry
+    assert geometry.scan_area == Rectangle(x0=41, y0=25, x1=297, y1=202)
+    assert not geometry.trusted
+    assert "region" in geometry.reason
+    with open_unlabelled(PydicomExample(), Path()) as whole:
+        first = whole.read()
+    assert first is not None
+    assert first.geometry.scan_area is None
 
 
 def test_unlabelled_files_that_are_missing_are_refused(tmp_path: Path) -> None:
