@@ -287,15 +287,14 @@ def measure_decode() -> list[Figure]:
 def measure_stream() -> list[Figure]:
     """The real cine for 20 s at its own rate, on the machine as it is; the load is in the table's last line."""
     from edge_runtime.session import BRANCH, RunSettings, run_stream
-    from edge_runtime.sources import open_source
     from edge_sdk.demo import DemoConfig
-    from edge_sdk.demo.streaming import cine_path
+    from edge_sdk.demo.streaming import open_cine
 
     config = DemoConfig()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="stream-") as name:
         settings = RunSettings(budget_ms=config.budget_ms, loop_s=config.stream_s)
-        report = run_stream(_bundle(), open_source(cine_path(config)), settings, record=Path(name))
+        report = run_stream(_bundle(), open_cine(config), settings, record=Path(name))
     branch = report.branches[BRANCH]
     total = branch.latency["total"]
     detail = {

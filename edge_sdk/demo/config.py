@@ -8,7 +8,7 @@ import msgspec
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.settings_file import read_yaml, to_struct
-from edge_sdk.recipe import Recipe
+from edge_sdk.recipe import DEMO_CINE, FileFrames, PydicomExample, Recipe
 
 __all__ = ["DemoConfig", "read_config"]
 
@@ -16,15 +16,15 @@ __all__ = ["DemoConfig", "read_config"]
 class DemoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the demonstration does; `recipe` is its first half.
 
-    `calibration_frames` of the training frames set the quantization ranges. `cine` is the real recording: a DICOM
-    file, or empty for the SonoSite cine in pydicom's wheel; `stream_s` seconds of it are streamed at its own frame
+    `calibration_frames` of the training frames set the quantization ranges. `cine` is the real recording,
+    by default the SonoSite cine in pydicom's wheel; `stream_s` seconds of it are streamed at its own frame
     rate with `budget_ms` from each frame's arrival. `simulated_frames` at `simulated_fps` make the cine with exact
     areas, `sweep_frames` the tracked sweep that is compounded to `voxel_mm`. `threads` is the runner's.
     """
 
     recipe: Recipe = Recipe()
     calibration_frames: int = 64
-    cine: str = ""
+    cine: FileFrames | PydicomExample = DEMO_CINE
     budget_ms: float = 33.3
     stream_s: float = 20.0
     simulated_frames: int = 150

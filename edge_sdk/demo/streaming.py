@@ -13,15 +13,14 @@ from edge_runtime.errors import SourceError
 from edge_runtime.result import Result
 from edge_runtime.session import RunSettings, run_stream
 from edge_runtime.sinks import CallbackSink
-from edge_runtime.sources import ArraySource, Source, open_source
+from edge_runtime.sources import ArraySource, Source
 from edge_sdk.demo.config import DemoConfig
 from edge_sdk.demo.figures import plot_areas, plot_latency
-from edge_sdk.recipe import PydicomExample
 from edge_sdk.simulate import Motion, SimulatedFrame, random_probe, random_scene, simulate_cine
 from edge_sdk.stages import StageResult, Stages, code_sha256
-from edge_sdk.unlabelled import unlabelled_path
+from edge_sdk.unlabelled import open_unlabelled
 
-__all__ = ["area_errors", "cine_path", "simulated_cine", "stream_real", "stream_simulated"]
+__all__ = ["area_errors", "open_cine", "simulated_cine", "stream_real", "stream_simulated"]
 
 MIN_AREA_MM2 = 20.0
 
@@ -64,16 +63,16 @@ class _Rows:
         return np.array([getattr(row, name) for row in self.rows], np.float64)
 
 
-def cine_path(config: DemoConfig) -> Path:
-    """The real cine: the one that was asked for, else the one in pydicom's wheel."""
-    return Path(config.cine) if config.cine else unlabelled_path(PydicomExample(name="ybr_color"), Path())
+def open_cine(config: DemoConfig) -> Source:
+    """The real cine, with the scan area that the settings give it; the caller closes it."""
+    return open_unlabelled(config.cine, Path.cwd())
 
 
 def stream_real(stages: Stages, config: DemoConfig, bundle: Path, public_key: Path) -> StageResult:
     """Stream the real cine at its own rate, looped; times, ledger, overlay video and contact sheet."""
     inputs = {
         "bundle": bundle.parent.name,
-        "cine": cine_path(config).name,
+        "cine": config.cine,
         "budget_ms": config.budget_ms,
         "stream_s": config.stream_s,
         "threads": config.threads,
@@ -81,7 +80,7 @@ def stream_real(stages: Stages, config: DemoConfig, bundle: Path, public_key: Pa
     }
 
     def work(folder: Path) -> dict[str, Any]:
-        return _stream(folder, config, bundle, public_key, open_source(cine_path(config)), config.stream_s)[0]
+        return _stream(folder, config, bundle, public_key, open_cine(config), config.stream_s)[0]
 
     return stages.run("stream-real", inputs, work)
 
