@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edge_runtime.cli.guard import EXIT_CODES, EXIT_DEADLINE, emit_json, guarded
+from edge_runtime.cli.guard import EXIT_CODES, emit_json, guarded
 
 __all__ = ["app"]
 
@@ -112,9 +112,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Stream SOURCE through the bundle and report times, misses and the ledger."""
+    from edge_runtime.cli.outcome import judge
     from edge_runtime.cli.settings import effective_settings, settings_text
     from edge_runtime.errors import ConfigError
-    from edge_runtime.session import BRANCH, run_stream
+    from edge_runtime.session import run_stream
     from edge_runtime.sources import open_source
 
     if max_miss_pct is not None and not 0 <= max_miss_pct <= 100:
@@ -137,7 +138,4 @@ def run(
         emit_json(report.to_dict())
     else:
         typer.echo(report.to_text(), nl=False)
-    missed = 100 * report.branches[BRANCH].miss_ratio
-    if max_miss_pct is not None and missed > max_miss_pct:
-        typer.echo(f"error: {missed:.2f} % of the frames missed the budget; {max_miss_pct:g} % is allowed", err=True)
-        raise typer.Exit(EXIT_DEADLINE)
+    judge(report, max_miss_pct)
