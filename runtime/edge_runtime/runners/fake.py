@@ -21,7 +21,8 @@ class FakeRunner(Runner):
     """Answers `compute(input)` (by default the input's first channel as logits) after `latency_ms`.
 
     `latency_ms` is one number, or an iterable taken one value a call (the last value stays). A call whose
-    number (from 0) is in `fail_at` raises `InferenceError`. With a `ManualClock` the latency moves that clock.
+    number (from 0) is in `fail_at` raises `InferenceError`. With a `ManualClock` the latency moves that clock. As
+    with every runner the next call writes over the outputs of this one, so a test sees what was kept too long.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class FakeRunner(Runner):
         self._last_ms = 0.0
         self._compute = compute or (lambda x: np.repeat(x[:, :1], len(classes), axis=1) * 8 - 4)
         self._fail_at = frozenset(fail_at)
+        self._mask = np.empty(self.outputs[0].shape, np.float32)
         self._clock = clock or MonotonicClock()
         self.calls = 0
 
@@ -60,7 +62,8 @@ class FakeRunner(Runner):
             self._clock.sleep_until_ns(self._clock.now_ns() + int(self._last_ms * 1e6))
         if call in self._fail_at:
             raise InferenceError(f"fake runner: call {call} was asked to fail")
-        return {"mask": np.ascontiguousarray(self._compute(inputs[self.input.name]), dtype=np.float32)}
+        np.copyto(self._mask, self._compute(inputs[self.input.name]))
+        return {"mask": self._mask}
 
     def _deactivate(self) -> None:
         return None
