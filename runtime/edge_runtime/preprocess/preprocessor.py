@@ -142,6 +142,8 @@ class Preprocessor:
         if area is None:
             return Box(x0=0, y0=0, width=width, height=height)
         left, top, right, bottom = _bounds(area)
+        if not all(map(math.isfinite, (left, top, right, bottom))):
+            raise GeometryError(f"frame {frame.index}: the scan area {area} is not made of finite numbers")
         x0, y0 = max(0, math.ceil(left)), max(0, math.ceil(top))
         x1, y1 = min(width, math.floor(right) + 1), min(height, math.floor(bottom) + 1)
         if x1 <= x0 or y1 <= y0:
