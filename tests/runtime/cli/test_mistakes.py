@@ -61,12 +61,17 @@ BAD_BUNDLES: dict[str, Make] = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD_BUNDLES)
-@pytest.mark.parametrize("command", ["inspect", "verify", "run"])
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [
+        (kind, command)
+        for kind in BAD_BUNDLES
+        for command in ("inspect", "verify", "run")
+        if (kind, command) != ("flipped bit", "inspect")  # the bit lies in a member, which inspect does not read
+    ],
+)
 def test_bad_bundle_is_exit_3(call, edge, frames, tmp_path, kind, command):
     bad = BAD_BUNDLES[kind](tmp_path)
-    if (kind, command) == ("flipped bit", "inspect"):
-        pytest.skip("the flipped bit lies in a member, which inspect does not read")
     source = (frames, "--lossless", "--record", tmp_path / "record") if command == "run" else ()
     refused(call(command, bad, *source), 3, bad.name)
     assert not (tmp_path / "record").exists()
