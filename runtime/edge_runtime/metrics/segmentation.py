@@ -52,17 +52,18 @@ def hausdorff95(predicted: Mask, truth: Mask, spacing: tuple[float, float] = (1.
     _counts(predicted, truth)
     if predicted.ndim != 2:
         raise ConfigError(f"masks have shape {predicted.shape}; (H, W) is needed, one image at a time")
-    a, b = _contour(predicted != 0) * spacing, _contour(truth != 0) * spacing
+    a, b = _contour(predicted != 0, spacing), _contour(truth != 0, spacing)
     if not len(a) or not len(b):
         return 0.0 if len(a) == len(b) else float("inf")
     return float(max(np.percentile(_nearest(a, b), 95), np.percentile(_nearest(b, a), 95)))
 
 
-def _contour(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """(n, 2) positions (row, column) of the pixels on the contour."""
+def _contour(mask: npt.NDArray[np.bool_], spacing: tuple[float, float]) -> npt.NDArray[np.float64]:
+    """(n, 2) positions (row, column), in units of `spacing`, of the pixels on the contour."""
     padded = np.pad(mask, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return np.argwhere(mask & ~inner)
+    positions: npt.NDArray[np.float64] = np.argwhere(mask & ~inner) * np.asarray(spacing, np.float64)
+    return positions
 
 
 def _nearest(points: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
