@@ -62,8 +62,7 @@ def _contour(mask: npt.NDArray[np.bool_], spacing: tuple[float, float]) -> npt.N
     """(n, 2) positions (row, column), in units of `spacing`, of the pixels on the contour."""
     padded = np.pad(mask, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    positions: npt.NDArray[np.float64] = np.argwhere(mask & ~inner) * np.asarray(spacing, np.float64)
-    return positions
+    return np.argwhere(mask & ~inner).astype(np.float64) * np.asarray(spacing, np.float64)
 
 
 def _nearest(points: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
