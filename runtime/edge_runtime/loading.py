@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,23 +96,27 @@ def load(
 def self_test(bundle: Bundle, runner: Runner) -> SelfTest:
     """Run the golden samples through `runner` (activated for the purpose if it is not).
 
-    Raises `SelfTestError` naming the variant, the output, the worst difference and what is allowed.
+    Raises `SelfTestError` naming the variant, the output, the worst difference and what is allowed, or for a bundle
+    without golden samples: nothing was tested then.
     """
     variant = bundle.variant(runner.variant)
-    worst, agreement = 0.0, 1.0
-    with ExitStack() as stack:
-        stack.enter_context(runner)
-        for sample, wanted in bundle.golden():
+    worst, where, agreement = 0.0, runner.outputs[0].name, 1.0
+    samples = bundle.golden()
+    if not samples:
+        raise SelfTestError(f"{bundle.path} has no golden samples to test with; package it with some, or do not verify")
+    with runner:
+        for sample, wanted in samples:
             found = runner.infer({runner.input.name: sample})
             for output in runner.outputs:
-                worst = max(worst, _difference(found[output.name], wanted[output.name]))
+                difference = _difference(found[output.name], wanted[output.name])
+                worst, where = max((worst, where), (difference, output.name))
                 if output.kind == "mask_logits":
                     agreement = min(agreement, _agreement(found[output.name], wanted[output.name], output))
     if not (worst <= variant.parity_abs and agreement >= variant.min_agreement):
         raise SelfTestError(
-            f"{bundle.path}: variant {variant.id} on {runner.name} differs from the golden samples by {worst:.3g} with "
-            f"{agreement:.5f} of the mask pixels equal; allowed are {variant.parity_abs:.3g} and "
-            f"{variant.min_agreement:.5f}. Do not use it here: get the file again, or package it for this machine"
+            f"{bundle.path}: variant {variant.id} on {runner.name} differs from the golden samples by {worst:.3g} "
+            f"(output {where!r}) with {agreement:.5f} of the mask pixels equal; allowed are {variant.parity_abs:.3g} "
+            f"and {variant.min_agreement:.5f}. Do not use it here: get the file again, or package it for this machine"
         )
     return SelfTest(
         variant=variant.id,
