@@ -12,10 +12,19 @@ import pytest
 
 from edge_export._labelled import labelled_pairs
 from edge_export._tensors import network_tensors, speckle_frames
-from edge_export.package_spec import NOT_VERIFIED, lint_file, package_from_spec
+from edge_export.package_spec import (
+    NOT_VERIFIED,
+    GoldenSection,
+    LoweringSection,
+    PackageSpec,
+    lint_file,
+    package_from_spec,
+)
+from edge_export.verify import MAX_DROP_POINTS
 from edge_runtime.bundle import Bundle, generate_key, verify_bundle
 from edge_runtime.errors import BundleError, ConfigError, EdgeError, LoweringError, SourceError
 from edge_runtime.preprocess import Normalize, PreprocessSpec, Resize, Stack, ToGray
+from edge_runtime.settings_file import parse_yaml, to_struct
 
 SPEC = {
     "name": "discs",
@@ -237,3 +246,16 @@ def test_lint_file(folder):
         lint_file(folder / "spec.yaml", "jetpack6")
     with pytest.raises(ConfigError, match="cannot be read"):
         lint_file(folder / "none.onnx", "jetpack6")
+
+
+def test_the_example_file_shows_every_key_at_its_default():
+    text = (Path(__file__).parents[2] / "examples" / "recipes" / "package.yaml").read_text()
+    given = parse_yaml(text, "package.yaml")
+    spec = to_struct(given, PackageSpec, "package.yaml")
+    assert set(given) == set(PackageSpec.__struct_fields__)
+    for name in ("frames", "golden", "lowering", "verification"):
+        section = getattr(spec, name)
+        assert set(given[name]) == set(section.__struct_fields__), name
+    assert spec.golden == GoldenSection()
+    assert spec.lowering == LoweringSection()
+    assert spec.verification.max_drop_points == MAX_DROP_POINTS
