@@ -81,6 +81,8 @@ class OrtRunner(Runner):
         options.inter_op_num_threads = 1
         options.log_severity_level = _QUIET
         options.use_deterministic_compute = True
+        # pool threads that spin until the next frame take the processor from capture and sinks
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if self.provider != _CPU:  # else nodes that the provider does not take run on the CPU unseen
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
@@ -108,7 +110,8 @@ class OrtRunner(Runner):
 
     def _infer(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
         array = np.ascontiguousarray(inputs[self.input.name], np.float32)
-        if self._bound is None or self._bound.ctypes.data != array.ctypes.data:
+        bound = self._bound
+        if bound is None or bound.ctypes.data != array.ctypes.data or bound.shape != array.shape:
             self._binding.bind_input(self.input.name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         self._bound = array  # kept alive while it is bound
         watchdog = self._watchdog
