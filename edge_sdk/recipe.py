@@ -19,6 +19,7 @@ from edge_sdk.config import DistillConfig, TeacherConfig
 from edge_sdk.progress import Progress, ignore_progress
 
 __all__ = [
+    "DEMO_CINE",
     "FileFrames",
     "FolderData",
     "PydicomExample",

@@ -82,6 +82,15 @@ def test_every_name_of_all_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
+def test_what_another_module_takes_is_offered(name: str) -> None:
+    imports = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.ImportFrom) and node.module in TREES]
+    for node in imports:
+        module = str(node.module)
+        taken = {alias.name for alias in node.names if f"{module}.{alias.name}" not in TREES}
+        assert taken <= set(exported(TREES[module]) or []), f"{name} takes from {module} what is not in its __all__"
+
+
+@pytest.mark.parametrize("name", MODULES)
 def test_everything_offered_is_explained(name: str) -> None:
     tree = TREES[name]
     assert ast.get_docstring(tree), f"{name} has no docstring"

@@ -20,7 +20,7 @@ from edge_sdk.recipe_run import RecipeOutcome
 from edge_sdk.simulate import training_frame
 from edge_sdk.stages import StageResult, Stages, code_sha256
 
-__all__ = ["make_bundle", "output_spec", "signing_key"]
+__all__ = ["BUNDLE", "make_bundle", "output_spec", "signing_key"]
 
 BUNDLE = "demo.edge"
 GOLDEN = 2

@@ -12,7 +12,7 @@ from edge_sdk.demo.figures import plot_curves
 from edge_sdk.report import Figure, Section, Table, Tile, write_page
 from edge_sdk.stages import StageResult
 
-__all__ = ["summarise", "tiles", "write_report"]
+__all__ = ["summarise", "tiles", "write_json", "write_report"]
 
 Facts = Mapping[str, Any]
 

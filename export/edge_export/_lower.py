@@ -21,7 +21,7 @@ from edge_export.macs import count_macs
 from edge_export.ranges import Method, Ranges, collect_ranges
 from edge_runtime.errors import ConfigError, LoweringError
 
-__all__ = ["DEFAULT_TARGETS", "LoweredVariant", "LoweringReport", "lower"]
+__all__ = ["DEFAULT_TARGETS", "PRECISIONS", "LoweredVariant", "LoweringReport", "Precision", "lower"]
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")

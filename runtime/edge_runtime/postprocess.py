@@ -15,7 +15,7 @@ from edge_runtime.optional import require
 from edge_runtime.preprocess import Prepared
 from edge_runtime.result import Area
 
-__all__ = ["MaskPostprocessor", "Segmentation"]
+__all__ = ["MaskPostprocessor", "Segmentation", "mean_entropy", "sigmoid"]
 
 Float32 = npt.NDArray[np.float32]
 _CERTAIN = 1e-3  # probabilities nearer to 0 than this are plain background and take no part in the uncertainty

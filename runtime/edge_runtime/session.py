@@ -96,7 +96,7 @@ def run_stream(
         pipeline = Pipeline({BRANCH: model.branch(budget_ms=settings.budget_ms)}, sinks=all_sinks)
         report = pipeline.run(played)
     if record is not None:
-        write_bytes(record / "report.json", describe(report, settings, model, source))
+        write_bytes(record / "report.json", _describe(report, settings, model, source))
     return report
 
 
@@ -113,7 +113,7 @@ def _recorders(record: Path | None, settings: RunSettings, source: Source) -> di
     return sinks
 
 
-def describe(report: StreamReport, settings: RunSettings, model: LoadedModel, source: Source) -> bytes:
+def _describe(report: StreamReport, settings: RunSettings, model: LoadedModel, source: Source) -> bytes:
     """JSON of a run: the report, the effective settings, the bundle and its self-tests.
 
     Of key files only the names are told: no folder, no patient string.

@@ -30,7 +30,8 @@ def test_the_install_line_of_each_package(name: str, monkeypatch: pytest.MonkeyP
 
 
 def test_a_part_of_a_package_has_the_line_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pydicom", None)
+    for name in ("pydicom", "pydicom.pixels"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependencyError, match=r"pocus-edge-runtime\[dicom\]"):
         require("pydicom.pixels", "to read")
 

@@ -16,6 +16,7 @@ __all__ = [
     "Manifest",
     "Member",
     "OutputSpec",
+    "Target",
     "Variant",
 ]
 

@@ -62,7 +62,7 @@ class Preprocessor:
         self._cv2: Any = require("cv2", "to prepare frames")
         size, stack = self._layout.size, self._layout.stack
         self._resample = Resampler(size.interpolation)
-        self._table = lookup_table(self._layout.normalize)
+        self._table = _lookup_table(self._layout.normalize)
         self._image = np.empty((size.height, size.width), np.uint8)
         self._history = np.empty(((stack.n - 1) * stack.stride + 1, size.height, size.width), np.float32)
         self._tensor = self._history[None] if stack.n == 1 else np.empty(self.output_shape, np.float32)
@@ -163,7 +163,7 @@ class Preprocessor:
         return Box(x0=(size.width - width) // 2, y0=(size.height - height) // 2, width=width, height=height)
 
 
-def lookup_table(normalize: Normalize) -> npt.NDArray[np.float32]:
+def _lookup_table(normalize: Normalize) -> npt.NDArray[np.float32]:
     """(256,) float32: `(value / scale - mean) / std` of each uint8, worked out in float64 and rounded once."""
     values = np.arange(256, dtype=np.float64)
     return ((values / normalize.scale - normalize.mean) / normalize.std).astype(np.float32)

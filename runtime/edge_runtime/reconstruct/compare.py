@@ -10,7 +10,7 @@ import numpy.typing as npt
 from edge_runtime.errors import ConfigError, ReconstructionError
 from edge_runtime.reconstruct.volume import Volume
 
-__all__ = ["VolumeError", "WireError", "compare", "locate_wire", "wire_error"]
+__all__ = ["VolumeError", "WireError", "check_same_lattice", "compare", "locate_wire", "wire_error"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

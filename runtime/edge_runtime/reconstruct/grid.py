@@ -14,7 +14,7 @@ from edge_runtime.geometry import invert_rigid, is_rigid
 from edge_runtime.reconstruct.scan import image_from_pixel, scan_runs
 from edge_runtime.reconstruct.sweep import Sweep
 
-__all__ = ["MAX_VOXELS", "VolumeGrid", "grid_of_sweep"]
+__all__ = ["MAX_SIDE", "MAX_VOXELS", "VolumeGrid", "grid_of_sweep"]
 
 MAX_VOXELS = 1 << 26  # 64 Mi voxels: 0.5 GiB of sums for nearest, 1 GiB for linear
 MAX_SIDE = 1 << 15

@@ -13,7 +13,7 @@ from edge_runtime.errors import ConfigError, ReconstructionError
 from edge_runtime.frame import FrameGeometry
 from edge_runtime.geometry import PoseOrigin, is_rigid
 
-__all__ = ["FrameStack", "Sweep"]
+__all__ = ["RIGID_TOLERANCE", "FrameStack", "Sweep"]
 
 RIGID_TOLERANCE = 1e-4
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from edge_runtime.errors import CorruptFrameError, SourceFormatError
 from edge_runtime.sources.dicom._header import DicomHeader
 
-__all__ = ["Extent", "index_frames", "read_frame"]
+__all__ = ["DELIMITER", "ITEM", "Extent", "index_frames", "read_frame"]
 
 Extent = list[tuple[int, int]]  # (offset in the file, bytes) of each fragment of one frame
 ITEM = b"\xfe\xff\x00\xe0"

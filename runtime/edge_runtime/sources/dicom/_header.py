@@ -12,7 +12,17 @@ from typing import Any, BinaryIO
 from edge_runtime.errors import SourceFormatError
 from edge_runtime.optional import require
 
-__all__ = ["DicomHeader", "number_of", "numbers_of", "read_header", "text_of", "value_of"]
+__all__ = [
+    "EXPLICIT_BE",
+    "JPEG_HUFFMAN",
+    "JPEG_LOSSLESS",
+    "DicomHeader",
+    "number_of",
+    "numbers_of",
+    "read_header",
+    "text_of",
+    "value_of",
+]
 
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
 EXPLICIT_BE = "1.2.840.10008.1.2.2"
