@@ -30,7 +30,7 @@ class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Unknown fields are refused, so that a later reader cannot misread an older file's meaning."""
 
 
-class Member(_Struct, frozen=True):
+class Member(_Struct, frozen=True, kw_only=True):
     """One file of the archive: exact size in bytes, lower-case hex sha256."""
 
     path: str
@@ -38,7 +38,7 @@ class Member(_Struct, frozen=True):
     sha256: str
 
 
-class InputSpec(_Struct, frozen=True):
+class InputSpec(_Struct, frozen=True, kw_only=True):
     """The network input: NCHW, one dtype at the border whatever the precision inside."""
 
     name: str
@@ -46,7 +46,7 @@ class InputSpec(_Struct, frozen=True):
     dtype: Literal["float32"] = "float32"
 
 
-class OutputSpec(_Struct, frozen=True):
+class OutputSpec(_Struct, frozen=True, kw_only=True):
     """One network output and what its numbers mean.
 
     `kind` "mask_logits": (1, C, H, W); with one channel a sigmoid, with more a softmax over C (channel 0 is the
@@ -63,7 +63,7 @@ class OutputSpec(_Struct, frozen=True):
     dtype: Literal["float32"] = "float32"
 
 
-class Variant(_Struct, frozen=True):
+class Variant(_Struct, frozen=True, kw_only=True):
     """One lowered form of the model. `parity_abs` bounds |output - golden| in the self-test, same unit as the output.
 
     `min_agreement` is the share of equal mask pixels that the self-test demands beside it (mask outputs).
@@ -80,21 +80,21 @@ class Variant(_Struct, frozen=True):
     scores: dict[str, float] = {}
 
 
-class GoldenSample(_Struct, frozen=True):
+class GoldenSample(_Struct, frozen=True, kw_only=True):
     """An input tensor and the fp32 outputs it must give: `.npy` members, C order, little-endian, no pickle."""
 
     input: str
     outputs: dict[str, str]
 
 
-class Evidence(_Struct, frozen=True):
+class Evidence(_Struct, frozen=True, kw_only=True):
     """A JSON member with numbers behind a claim."""
 
     path: str
     title: str
 
 
-class Manifest(_Struct, frozen=True):
+class Manifest(_Struct, frozen=True, kw_only=True):
     """Everything a device needs to know; the signature covers the exact bytes of its JSON form.
 
     `members` names every file of the archive but `manifest.json` and `signature.json`. `ladders` maps a target

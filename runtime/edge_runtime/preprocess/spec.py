@@ -27,15 +27,15 @@ class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     """A step's JSON form is `{"step": NAME, ...}`; unknown fields are errors."""
 
 
-class CropToScanArea(_Step, frozen=True, tag="crop_to_scan_area"):
+class CropToScanArea(_Step, frozen=True, kw_only=True, tag="crop_to_scan_area"):
     """Crop to the bounding box of the frame's scan area; a frame without one passes whole."""
 
 
-class ToGray(_Step, frozen=True, tag="to_gray"):
+class ToGray(_Step, frozen=True, kw_only=True, tag="to_gray"):
     """RGB to luminance Y = 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), rounded to uint8; grey passes as it is."""
 
 
-class Resize(_Step, frozen=True, tag="resize"):
+class Resize(_Step, frozen=True, kw_only=True, tag="resize"):
     """Stretch to `height` x `width`, both axes alike or not; area averaging when shrinking, else linear."""
 
     height: int
@@ -43,7 +43,7 @@ class Resize(_Step, frozen=True, tag="resize"):
     interpolation: Literal["area", "linear"] = "area"
 
 
-class Letterbox(_Step, frozen=True, tag="letterbox"):
+class Letterbox(_Step, frozen=True, kw_only=True, tag="letterbox"):
     """Shrink or grow with the aspect kept, centre, fill the rest with `fill`."""
 
     height: int
@@ -52,7 +52,7 @@ class Letterbox(_Step, frozen=True, tag="letterbox"):
     interpolation: Literal["area", "linear"] = "area"
 
 
-class Normalize(_Step, frozen=True, tag="normalize"):
+class Normalize(_Step, frozen=True, kw_only=True, tag="normalize"):
     """float32 `(pixel / scale - mean) / std`."""
 
     scale: float = 255.0
@@ -60,7 +60,7 @@ class Normalize(_Step, frozen=True, tag="normalize"):
     std: float = 1.0
 
 
-class Stack(_Step, frozen=True, tag="stack"):
+class Stack(_Step, frozen=True, kw_only=True, tag="stack"):
     """The last `n` images, `stride` frames apart, oldest first, as channels. Has state; reset on a gap."""
 
     n: int
