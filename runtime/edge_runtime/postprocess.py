@@ -39,9 +39,9 @@ class MaskPostprocessor:
     One plane: sigmoid of logit / temperature, brought to source pixels as a probability and cut at `threshold` there,
     so that borders follow sub-pixel positions. More: softmax over the planes, each class brought back alike, the most
     probable wins. Areas count source pixels: the sum of probabilities would add the whole background's (at 0.018 a
-    disc of radius 10 in 128 x 128 reads 95 % too large, counted 0.2 % too small). mm^2 are given when the frame's geometry
-    is trusted, else withheld with its reason. `uncertainty` is the mean binary entropy in bits (Shannon 1948) of the pixels whose probability
-    of being in any class exceeds 0.001; 0 when there are none.
+    disc of radius 10 in 128 x 128 reads 95 % too large, counted 0.2 % too small). mm^2 are given when the frame's
+    geometry is trusted, else withheld with its reason. `uncertainty` is the mean binary entropy in bits (Shannon 1948)
+    of the pixels whose probability of being in any class exceeds 0.001; 0 when there are none.
 
     Not for more than one thread at a time. Raises `ConfigError` for another kind of output, `InferenceError` for
     values that are not finite.
