@@ -116,3 +116,23 @@ def test_a_frame_refuses_other_images(image):
 def test_the_shape_of_a_frame_has_no_channels():
     assert Frame(image=np.zeros((4, 5, 3), np.uint8), index=0, arrival_ns=0).shape == (4, 5)
     assert Frame(image=np.zeros((4, 5), np.uint8), index=0, arrival_ns=0).shape == (4, 5)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        np.zeros((8, 8), np.uint8)[:, ::2],
+        np.zeros((8, 6), np.uint8).T,
+        np.zeros((8, 8, 3), np.uint8)[..., ::-1],
+        np.zeros((8, 8, 4), np.uint8)[..., :3],
+        np.zeros((8, 8), np.uint8)[:, 2:6],
+    ],
+)
+def test_a_frame_refuses_an_image_with_gaps_and_says_what_to_do(view):
+    with pytest.raises(ConfigError, match="ascontiguousarray"):
+        Frame(image=view, index=7, arrival_ns=0)
+    assert Frame(image=np.ascontiguousarray(view), index=7, arrival_ns=0).shape == view.shape[:2]
+
+
+def test_rows_of_a_frame_are_a_frame():
+    assert Frame(image=np.zeros((8, 8), np.uint8)[2:5], index=0, arrival_ns=0).shape == (3, 8)
