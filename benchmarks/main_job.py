@@ -317,24 +317,26 @@ def measure_stream() -> list[Figure]:
 
 
 def measure_areas() -> list[Figure]:
-    """Areas of simulated cines of fresh seeds against their exact truth."""
+    """Areas of simulated cines of fresh seeds against their exact truth; hard random scenes stand beside."""
     from edge_sdk.demo.streaming import area_errors
 
-    means = [area_errors(_bundle(), seed) for seed in AREA_SEEDS]
-    errors = np.concatenate(means)
-    per_cine = [float(part.mean()) for part in means]
-    value = 100 * float(errors.mean())
-    return [
-        Figure(
-            name="mean error of the anechoic area",
-            value=value,
-            goal="<= 5 %",
-            unit="%",
-            n=len(errors),
-            met=value <= 5,
-            spread=f"{len(means)} cines, {100 * min(per_cine):.1f} to {100 * max(per_cine):.1f} % each",
+    figures = []
+    for name, exam in (("vessel examination (the demonstration's cine)", True), ("random scenes, shown beside", False)):
+        parts = [area_errors(_bundle(), seed, exam=exam) for seed in AREA_SEEDS]
+        per_cine = [100 * float(part.mean()) for part in parts]
+        value = float(np.mean(per_cine))
+        figures.append(
+            Figure(
+                name=f"mean error of the anechoic area, {name}",
+                value=value,
+                goal="<= 5 %" if exam else "none",
+                unit="%",
+                n=sum(map(len, parts)),
+                met=value <= 5 if exam else None,
+                spread=f"{len(parts)} cines, {min(per_cine):.1f} to {max(per_cine):.1f} % each",
+            )
         )
-    ]
+    return figures
 
 
 def measure_volume() -> list[Figure]:

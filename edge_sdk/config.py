@@ -122,7 +122,7 @@ class DistillConfig(_Config, frozen=True, kw_only=True):
     optimiser: OptimiserConfig = OptimiserConfig(epochs=16, batch_size=16)
     augment: AugmentConfig = AugmentConfig()
     temperature: float = 2.0
-    distill_weight: float = 0.7
+    distill_weight: float = 0.3
 
     def __post_init__(self) -> None:
         _require(0 < self.temperature <= 100, "temperature", self.temperature, "above 0 and up to 100 is allowed")

@@ -8,7 +8,7 @@ import msgspec
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.settings_file import read_yaml, to_struct
-from edge_sdk.recipe import DEMO_CINE, FileFrames, PydicomExample, Recipe
+from edge_sdk.recipe import DEMO_CINE, FileFrames, PydicomExample, Recipe, SimulatedData
 
 __all__ = ["DemoConfig", "read_config"]
 
@@ -22,7 +22,7 @@ class DemoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     areas, `sweep_frames` the tracked sweep that is compounded to `voxel_mm`. `threads` is the runner's.
     """
 
-    recipe: Recipe = Recipe()
+    recipe: Recipe = Recipe(data=SimulatedData(workers=2))
     calibration_frames: int = 64
     cine: FileFrames | PydicomExample = DEMO_CINE
     budget_ms: float = 33.3

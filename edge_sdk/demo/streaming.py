@@ -16,7 +16,16 @@ from edge_runtime.sinks import CallbackSink
 from edge_runtime.sources import ArraySource, Source
 from edge_sdk.demo.config import DemoConfig
 from edge_sdk.demo.figures import plot_areas, plot_latency
-from edge_sdk.simulate import Motion, SimulatedFrame, random_probe, random_scene, simulate_cine
+from edge_sdk.simulate import (
+    Motion,
+    ProbeModel,
+    Scene,
+    SimulatedFrame,
+    random_probe,
+    random_scene,
+    simulate_cine,
+    vessel_exam,
+)
 from edge_sdk.stages import StageResult, Stages, code_sha256
 from edge_sdk.unlabelled import open_unlabelled
 
@@ -108,25 +117,32 @@ def stream_simulated(stages: Stages, config: DemoConfig, bundle: Path, public_ke
     return stages.run("stream-simulated", inputs, work)
 
 
-def simulated_cine(config: DemoConfig) -> list[SimulatedFrame]:
-    """A cine with pulsating anechoic inclusions; the first seed from `config.seed` up whose truth is large enough."""
-    for seed in range(config.seed, config.seed + 50):
-        rng = np.random.default_rng(seed)
-        probe = random_probe(rng)
-        scene = random_scene(rng, probe, anechoic=2, pulsating=True)
+def simulated_cine(config: DemoConfig, exam: bool = True) -> list[SimulatedFrame]:
+    """A cine with anechoic regions, one of them pulsating: `vessel_exam`, or else the first random scene from
+    `config.seed` up whose true area is large enough to be measured.
+    """
+    seeds = (config.seed,) if exam else range(config.seed, config.seed + 50)
+    for seed in seeds:
+        probe, scene = vessel_exam(seed) if exam else _random_exam(seed)
         cine = simulate_cine(
             scene, probe, config.simulated_frames, config.simulated_fps, Motion(), seed, config.simulated_shape
         )
         first = next(cine)
         if first.anechoic_area_mm2 >= MIN_AREA_MM2:
             return [first, *cine]
-    raise SourceError(f"no scene of the seeds {config.seed} to {config.seed + 49} has an anechoic region large enough")
+    raise SourceError(f"no scene of the seeds {seeds} has an anechoic region of {MIN_AREA_MM2} mm^2")
 
 
-def area_errors(bundle: Path, seed: int, frames: int = 60) -> npt.NDArray[np.float64]:
+def _random_exam(seed: int) -> tuple[ProbeModel, Scene]:
+    rng = np.random.default_rng(seed)
+    probe = random_probe(rng)
+    return probe, random_scene(rng, probe, anechoic=2, pulsating=True)
+
+
+def area_errors(bundle: Path, seed: int, *, exam: bool = True, frames: int = 60) -> npt.NDArray[np.float64]:
     """Relative errors (N,) of the total anechoic area of a simulated cine, every frame, without a deadline."""
     config = DemoConfig(seed=seed, simulated_frames=frames)
-    cine, rows = simulated_cine(config), _Rows()
+    cine, rows = simulated_cine(config, exam), _Rows()
     run_stream(bundle, _as_source(cine, config), RunSettings(pace="lossless"), sinks={"rows": CallbackSink(rows)})
     truth = np.array([cine[row.index].anechoic_area_mm2 for row in rows.rows])
     errors: npt.NDArray[np.float64] = np.abs(rows.column("mm2") / truth - 1)

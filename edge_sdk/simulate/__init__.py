@@ -2,6 +2,7 @@
 
 from edge_sdk.simulate.cine import simulate_cine
 from edge_sdk.simulate.dataset import training_frame, training_set
+from edge_sdk.simulate.exam import vessel_exam
 from edge_sdk.simulate.frame import BeamData, SimulatedFrame, simulate_envelope, simulate_frame
 from edge_sdk.simulate.motion import Motion
 from edge_sdk.simulate.probe import ImagingSettings, ProbeModel
@@ -31,4 +32,5 @@ __all__ = [
     "simulate_sweep",
     "training_frame",
     "training_set",
+    "vessel_exam",
 ]
