@@ -302,9 +302,9 @@ def _simulated_section(folder: Path, stream: Facts, config: DemoConfig) -> Secti
     )
     plot = Figure.from_file(folder / "areas.svg", alt="Area over time", caption="Measured and true area.", kind="plot")
     what = (
-        "A vessel examination with a linear probe: an artery that pulsates and a vein, large and well seen. On random hard "
-        "scenes (small or deep targets, wide beams) the areas are off by more: `python -m benchmarks.main_job --only "
-        "area_error` prints both."
+        "A vessel examination with a linear probe: an artery that pulsates and a vein, large and well seen. On random "
+        "hard scenes (small or deep targets, wide beams) the areas are off by more: "
+        "`python -m benchmarks.main_job --only area_error` prints both."
     )
     return Section(
         title=base.title, text=(what, *base.text), tables=(table, *base.tables), figures=(plot, *base.figures)

@@ -11,7 +11,8 @@ import msgspec
 
 from edge_runtime.atomic import make_folder, write_bytes
 from edge_runtime.bundle.manifest import Target
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, CorruptFrameError
+from edge_runtime.frame import Frame
 from edge_runtime.loading import LoadedModel, load
 from edge_runtime.settings_file import to_struct
 from edge_runtime.sinks import ContactSheetSink, JsonlSink, OverlayVideoSink, Sink
@@ -93,11 +94,25 @@ def run_stream(
         if settings.pace == "live" and not source.live:
             played = PacedSource(source, fps=settings.fps, loop_s=settings.loop_s)
         all_sinks = {**_recorders(record, settings, played), **(sinks or {})}
-        pipeline = Pipeline({BRANCH: model.branch(budget_ms=settings.budget_ms)}, sinks=all_sinks)
+        pipeline = Pipeline(
+            {BRANCH: model.branch(budget_ms=settings.budget_ms)}, sinks=all_sinks, warm_up_frame=_first_frame(source)
+        )
         report = pipeline.run(played)
     if record is not None:
         write_bytes(record / "report.json", _describe(report, settings, model, source))
     return report
+
+
+def _first_frame(source: Source) -> Frame | None:
+    """The recording's first frame, for a warm-up at its true size; None for a live source or a damaged frame."""
+    if source.live:
+        return None
+    try:
+        return source.read()
+    except CorruptFrameError:
+        return None
+    finally:
+        source.rewind()
 
 
 def _recorders(record: Path | None, settings: RunSettings, source: Source) -> dict[str, Sink]:

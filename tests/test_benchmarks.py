@@ -1,0 +1,79 @@
+"""The form of the benchmarks: every issue key is there, a broken row is said, and the goal is never printed as a value."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+
+from benchmarks import figures, main_job
+from benchmarks.figures import Figure, Row, run
+
+KEYS = (
+    "setup",
+    "import_s",
+    "device_only_install",
+    "student_vs_teacher",
+    "variant_drop",
+    "jpeg_decode_ratio",
+    "stream_misses",
+    "area_error",
+    "volume_error",
+)
+
+
+def figure(value: float | None, met: bool | None, reason: str = "") -> Figure:
+    return Figure(name="f", value=value, goal="<= 3", unit="ms", n=5, met=met, spread="1 to 2", reason=reason)
+
+
+def row(key: str, *found: Figure) -> Row:
+    return Row(key=key, what="what", measure=lambda: found)
+
+
+def broken() -> list[Figure]:
+    raise RuntimeError("no such thing")
+
+
+def test_main_job_has_every_key() -> None:
+    assert tuple(row.key for row in main_job.ROWS) == KEYS
+
+
+def test_json_has_an_entry_per_key(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row("one", figure(2.0, True)), row("two", figure(1.0, True), figure(2.5, True))]
+    assert run("t", "T", rows, only=(), as_json=True, write=False) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"value", "goal", "unit", "n", "spread"} <= set(found["one"])
+    assert [entry["value"] for entry in found["two"]] == [1.0, 2.5]
+
+
+def test_a_missed_goal_and_a_broken_row_end_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("t", "T", [row("one", figure(9.0, False))], only=(), as_json=False, write=False) == 1
+    assert "| NO |" in capsys.readouterr().out
+    rows = [Row(key="bad", what="", measure=broken), row("one", figure(2.0, True))]
+    assert run("t", "T", rows, only=(), as_json=True, write=False) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["bad"]["value"] is None
+    assert "no such thing" in found["bad"]["reason"]
+    assert found["one"]["value"] == 2.0
+
+
+def test_only_one_row_and_unknown_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row("one", figure(2.0, True)), row("two", figure(2.0, True))]
+    run("t", "T", rows, only=("two",), as_json=True, write=False)
+    assert "one" not in json.loads(capsys.readouterr().out)
+    with pytest.raises(typer.BadParameter, match="three"):
+        run("t", "T", rows, only=("three",), as_json=True, write=False)
+
+
+def test_results_are_rewritten_section_by_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "RESULTS", tmp_path / "RESULTS.md")
+    for name, value in (("a", 1.0), ("b", 2.0), ("a", 2.5)):
+        run(name, name.upper(), [row("k", figure(value, True))], only=(), as_json=False, write=True)
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert text.count("## A") == text.count("## B") == 1
+    assert "2.5 ms" in text
+    assert "| 1 ms |" not in text
+    run("a", "A", [row("k", figure(1.5, True))], only=("k",), as_json=False, write=True)
+    assert "1.5 ms" not in (tmp_path / "RESULTS.md").read_text()
