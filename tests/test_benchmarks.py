@@ -1,4 +1,4 @@
-"""The form of the benchmarks: every issue key is there, a broken row is said, and the goal is never printed as a value."""
+"""The form of the benchmarks: every key is there, a broken row is said, a goal is never printed as a value."""
 
 from __future__ import annotations
 
