@@ -66,6 +66,9 @@ def plot_latency(path: Path, arrival_s: FloatArray, latency_ms: FloatArray, budg
     bars.hist(latency_ms, bins=edges.tolist(), color=ACCENT)
     bars.axvline(budget_ms, color=BUDGET, linewidth=1.2)
     bars.set_xscale("log")
+    shown = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if edges[0] <= t <= edges[-1]]
+    bars.set_xticks(shown, [f"{t:g}" for t in shown])
+    bars.set_xticks([], minor=True)
     bars.set_xlabel("arrival to result, ms (log)", fontsize=8)
     bars.set_ylabel("frames", fontsize=8)
     _save(figure, path)

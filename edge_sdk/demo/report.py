@@ -228,19 +228,18 @@ def _bundle_section(bundle: Facts) -> Section:
     return Section(title="The signed file", text=text, tables=(table,))
 
 
-def _ms(value: float | None) -> str:
-    return "too few frames" if value is None else f"{value:.2f}"
-
-
 def _latency_table(stream: Facts) -> Table:
+    def cell(times: Facts, name: str) -> str:
+        return f"{times[name]:.2f}" + ("*" if name in times["too_few"] else "")
+
     rows = tuple(
-        (stage, str(t["n"]), _ms(t["p50"]), _ms(t["p99"]), f"{t['max']:.2f}")
-        for stage, t in _branch(stream)["latency"].items()
+        (stage, str(times["n"]), cell(times, "p50"), cell(times, "p99"), f"{times['max']:.2f}")
+        for stage, times in _branch(stream)["latency"].items()
     )
     return Table(
         head=("ms from the frame's arrival", "results", "p50", "p99", "max"),
         rows=rows,
-        caption="A percentile needs 10 / (1 - q) results: 1000 for p99.",
+        caption="* from fewer than the 10 / (1 - q) results that a percentile needs to be quoted (1000 for p99).",
     )
 
 
