@@ -56,7 +56,9 @@ def test_device_commands(place: Path) -> None:
 
 def test_make_targets_and_links_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"make ([a-z-]+)", README)):
+    targets = set(re.findall(r"(?:`|^ {4})make ([a-z-]+)", README, re.MULTILINE))
+    assert {"demo", "test"} <= targets
+    for target in targets:
         assert f"\n{target}:" in makefile, target
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / link).exists(), link
