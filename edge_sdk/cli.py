@@ -11,31 +11,16 @@ import typer
 
 from edge_export.cli import app as export_app
 from edge_runtime.cli.app import app as runtime_app
-from edge_runtime.cli.guard import EXIT_CODES, emit_json, guarded
+from edge_runtime.cli.guard import Json, emit_json, guarded, new_app
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="From an ultrasound teacher model to a signed file that a device runs within a budget. Not a medical device.",
-    epilog=EXIT_CODES,
+app = new_app(
+    "edge_sdk",
+    "From an ultrasound teacher model to a signed file that a device runs within a budget. Not a medical device.",
 )
 app.add_typer(export_app, name="export", help="The commands of edge-export.")
 app.add_typer(runtime_app, name="runtime", help="The commands of edge-runtime.")
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-
-
-@app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
-    if version:
-        from edge_sdk import __version__
-
-        typer.echo(__version__)
-        raise typer.Exit
 
 
 @app.command()

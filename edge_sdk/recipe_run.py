@@ -246,12 +246,20 @@ def _report(
 def run(recipe: Recipe, *, base: Path, out_dir: Path, progress: Progress = ignore_progress) -> dict[str, Any]:
     """Run `recipe`; its paths are relative to `base`. Returns the report.
 
-    `out_dir` receives `recipe.effective.yaml`, `student.pt` (a state dict) and `report.json`, each whole or not at all,
-    and `stages/`, the cache that a second run continues from.
+    `out_dir` receives `recipe.effective.yaml`, `student.pt` (a state dict), `student.onnx` (what `edge-export package`
+    takes) and `report.json`, each whole or not at all, and `stages/`, the cache that a second run continues from.
     """
     make_folder(out_dir)
     write_bytes(out_dir / "recipe.effective.yaml", effective_yaml(recipe).encode())
     outcome = make_student(recipe, base=base, stages=Stages(out_dir / "stages", progress))
     write_bytes(out_dir / "student.pt", (outcome.student_stage.folder / "student.pt").read_bytes())
+    write_bytes(out_dir / "student.onnx", _onnx(outcome.student, Preprocessor(recipe.preprocess).output_shape))
     write_bytes(out_dir / "report.json", msgspec.json.format(msgspec.json.encode(outcome.report), indent=2))
     return outcome.report
+
+
+def _onnx(student: UNet, shape: tuple[int, ...]) -> bytes:
+    from edge_export import export_torch
+
+    data: bytes = export_torch(student, shape).SerializeToString()
+    return data

@@ -7,29 +7,11 @@ from typing import Annotated
 
 import typer
 
-from edge_runtime.cli.guard import EXIT_CODES, emit_json, guarded
+from edge_runtime.cli.guard import Json, emit_json, guarded, new_app
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="From an ONNX file to typed variants and a verified, signed `.edge` bundle.",
-    epilog=EXIT_CODES,
-)
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-
-
-@app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
-    if version:
-        from edge_export import __version__
-
-        typer.echo(__version__)
-        raise typer.Exit
+app = new_app("edge_export", "From an ONNX file to typed variants and a verified, signed `.edge` bundle.")
 
 
 @app.command()

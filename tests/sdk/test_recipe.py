@@ -134,6 +134,7 @@ def test_a_small_run_writes_what_it_says(folder: Path) -> None:
         "recipe.effective.yaml",
         "report.json",
         "stages",
+        "student.onnx",
         "student.pt",
     ]
 

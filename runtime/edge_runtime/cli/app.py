@@ -7,31 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from edge_runtime.cli.guard import EXIT_CODES, emit_json, guarded
+from edge_runtime.cli.guard import Json, emit_json, guarded, new_app
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Run `.edge` bundles on ultrasound frames within a latency budget. Not a medical device.",
-    epilog=EXIT_CODES,
-)
+app = new_app("edge_runtime", "Run `.edge` bundles on ultrasound frames within a latency budget. Not a medical device.")
 
 Edge = Annotated[Path, typer.Argument(metavar="FILE.edge", help="The bundle.")]
 Trust = Annotated[list[Path] | None, typer.Option(help="Public key (PEM) to trust; may be repeated.", metavar="KEY")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-
-
-@app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
-    if version:
-        from edge_runtime import __version__
-
-        typer.echo(__version__)
-        raise typer.Exit
 
 
 @app.command()

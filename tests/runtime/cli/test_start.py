@@ -52,6 +52,16 @@ def test_a_bug_shows_its_traceback_and_is_exit_70():
     assert "report it" in found.stderr
 
 
+def test_what_the_system_refuses_is_one_line_and_exit_4():
+    refuse = "def refuse(bundle):\n    raise OSError(28, 'No space left on device')\n"
+    code = f"import edge_runtime.cli.show as show\n{refuse}show.bundle_facts = refuse\n{START}"
+    bundle = os.path.join(os.path.dirname(__file__), "..", "..", "data", "v1.edge")
+    found = python(code, "inspect", bundle)
+    assert (found.returncode, found.stdout) == (4, "")
+    assert "No space left on device" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
 def test_interrupt_is_exit_130_and_leaves_a_readable_record(edge, frames, tmp_path):
     pytest.importorskip("onnxruntime")
