@@ -4,7 +4,7 @@ PYTHON ?= python3
 OUT ?= demo-out
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-py test-gpu lint figures clean
+.PHONY: demo test test-slow test-explore test-py test-gpu lint figures clean
 
 .venv/.installed: pyproject.toml export/pyproject.toml runtime/pyproject.toml constraints.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed for the host tools, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.11 ...")'
@@ -25,6 +25,10 @@ test: lint
 
 test-slow: .venv/.installed
 	$(BIN)/python -m pytest -q -m slow
+
+# the property tests on cases that no run has drawn before
+test-explore: .venv/.installed
+	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -q
 
 # the runtime on every supported Python of this machine, and its dependencies resolved for aarch64
 test-py: .venv/.installed

@@ -48,11 +48,14 @@ def quantize_weight(
     """Symmetric int8 of `weight`, one scale per index of `axis`: q = clip(rint(w / s), -127, 127), s = max|w| / 127.
 
     The scales are rounded to `scale_dtype` BEFORE the division, so that q * s is the best with the scale that is
-    stored. A channel of zeros has scale 1.
+    stored. A channel of zeros has scale 1; no scale is below what the type holds (float32: without subnormals, which
+    some devices take for zero).
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     top = np.abs(weight.astype(np.float64)).max(axis=others)
-    scale = np.where(top > 0, top / 127.0, 1.0).astype(scale_dtype)
+    limits = np.finfo(scale_dtype)
+    least = limits.tiny if limits.bits > 16 else limits.smallest_subnormal
+    scale = np.where(top > 0, np.maximum(top / 127.0, least), 1.0).astype(scale_dtype)
     shape = [1] * weight.ndim
     shape[axis] = -1
     steps = np.rint(weight.astype(np.float64) / scale.astype(np.float64).reshape(shape))

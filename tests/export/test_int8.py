@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
@@ -48,6 +48,7 @@ def is_quantized(model: onnx.ModelProto, name: str, index: int = 0) -> bool:
     return any(tensor in n.output for n in model.graph.node) and maker(model, tensor).op_type == "DequantizeLinear"
 
 
+@example(np.full((1, 1, 3), 1e-45, np.float32), 0)  # a scale that would round to zero
 @given(
     arrays(
         np.float32,
