@@ -69,6 +69,7 @@ def distill(
 def main() -> None:
     """Entry point."""
     # OpenMP threads that spin while they wait slow torch down on a machine that others use too (a training step took
-    # 0.69 s against 0.43 s, one run each); sleeping costs nothing measurable on an idle one. Read when torch is imported; a user's own setting wins.
+    # 0.69 s against 0.43 s, one run each); sleeping costs nothing measurable on an idle one. Read when torch is
+    # imported; a user's own setting wins.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
