@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from edge_runtime.atomic import sync
 from edge_runtime.errors import ConfigError
 from edge_sdk.progress import Progress, ProgressEvent, ignore_progress
 
@@ -175,11 +176,7 @@ def _remove_partial(root: Path, folder_name: str) -> None:
 
 def _sync_tree(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(path)
 
 
 def _versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_runtime.errors import ConfigError
 
-__all__ = ["make_folder", "replacing", "write_bytes"]
+__all__ = ["make_folder", "replacing", "sync", "write_bytes"]
 
 
 @contextmanager
@@ -29,10 +29,10 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.chmod(0o644)
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
@@ -52,7 +52,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make what the file `path` holds, or the names in the folder `path`, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

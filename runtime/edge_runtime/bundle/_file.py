@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from edge_runtime.atomic import sync
 from edge_runtime.errors import BundleError, BundleFormatError
 
-__all__ = ["ByteSource", "replace_file", "sync_folder"]
+__all__ = ["ByteSource", "replace_file"]
 
 
 class ByteSource:
@@ -60,15 +61,6 @@ class ByteSource:
             self._fd = -1
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
@@ -94,6 +86,6 @@ def replace_file(path: Path, write: Callable[[BinaryIO], None], check: Callable[
             os.fsync(stream.fileno())
             check(temporary)
             os.replace(temporary, path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -143,6 +143,18 @@ class Bundle:
                 )
         return content
 
+    def verify_contents(self) -> dict[str, ModelFacts]:
+        """Check every member's hash and every member by its role; the models' facts by variant id.
+
+        All that can be checked without running a model. Raises as `read`, `model`, `golden`, `card` and `evidence`.
+        """
+        self.verify_all()
+        models = {variant.id: self.model_facts(variant.id) for variant in self.manifest.variants}
+        self.golden()
+        self.card()
+        self.evidence()
+        return models
+
     def verify_all(self) -> None:
         """Read every member and check its hash; raises as `read`."""
         for name in self._members:
@@ -244,19 +256,14 @@ def verify_bundle(
     require_signature: bool = False,
     limits: Limits = DEFAULT_LIMITS,
 ) -> BundleReport:
-    """Check everything that can be checked without running a model: `Bundle.open`, then every member by its role.
+    """Check everything that can be checked without running a model: `Bundle.open`, then `Bundle.verify_contents`.
 
-    Raises as `Bundle.open`, `Bundle.model`, `Bundle.golden`, `Bundle.card` and `Bundle.evidence`.
+    Raises as these.
     """
     with Bundle.open(path, trust=trust, require_signature=require_signature, limits=limits) as bundle:
-        bundle.verify_all()
-        models = {variant.id: bundle.model_facts(variant.id) for variant in bundle.manifest.variants}
-        bundle.golden()
-        bundle.card()
-        bundle.evidence()
         return BundleReport(
             path=bundle.path, sha256=bundle.sha256, size=bundle._source.size, signature=bundle.signature,
-            manifest=bundle.manifest, models=models,
+            manifest=bundle.manifest, models=bundle.verify_contents(),
         )  # fmt: skip
 
 
