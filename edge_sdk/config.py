@@ -84,13 +84,17 @@ class AugmentConfig(_Config, frozen=True, kw_only=True):
     """Random changes of a training frame; each setting 0 (or `min_scale` 1) switches its change off.
 
     `flip` is the probability of a left-right flip. `min_scale` is the smallest side of the crop that is stretched
-    back to the full input, as a share of the side. `gain` is the largest relative change of brightness, `gamma`
-    the largest change of log-gamma, `noise` the largest standard deviation of white noise; all three on grey
-    values in [0, 1].
+    back to the full input, as a share of the side; `max_scale` above 1 also shrinks frames into a larger one, its
+    border repeated. `rotate` is the largest angle in degrees, `stretch` the largest change of the log aspect. `gain`
+    is the largest relative change of brightness, `gamma` the largest change of log-gamma, `noise` the largest
+    standard deviation of white noise; all three on grey values in [0, 1].
     """
 
     flip: float = 0.5
     min_scale: float = 0.8
+    max_scale: float = 1.0
+    rotate: float = 0.0
+    stretch: float = 0.0
     gain: float = 0.3
     gamma: float = 0.4
     noise: float = 0.03
@@ -98,6 +102,9 @@ class AugmentConfig(_Config, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _require(0 <= self.flip <= 1, "flip", self.flip, "a probability in [0, 1] is allowed")
         _require(0.1 <= self.min_scale <= 1, "min_scale", self.min_scale, "a share in [0.1, 1] is allowed")
+        _require(1 <= self.max_scale <= 4, "max_scale", self.max_scale, "1 to 4 is allowed")
+        _require(0 <= self.rotate <= 180, "rotate", self.rotate, "0 to 180 degrees are allowed")
+        _require(0 <= self.stretch <= 1, "stretch", self.stretch, "0 to 1 is allowed")
         _require(0 <= self.gain < 1, "gain", self.gain, "a share in [0, 1) is allowed")
         _require(0 <= self.gamma <= 2, "gamma", self.gamma, "0 to 2 is allowed")
         _require(0 <= self.noise <= 1, "noise", self.noise, "0 to 1 is allowed")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess import Preprocessor, PreprocessSpec
-from edge_sdk.augment import Batch
+from edge_sdk.batch import Batch, Field, TrainingSet
 from edge_sdk.config import DistillConfig, TeacherConfig
 from edge_sdk.frames import (
     FrameRecord,
@@ -26,7 +26,7 @@ from edge_sdk.losses import dice_ce, pixelwise_kd
 from edge_sdk.progress import Progress, ProgressEvent, ignore_progress
 from edge_sdk.students import UNet, build_network
 from edge_sdk.teachers import Teacher
-from edge_sdk.train import FitReport, TrainingSet, fit
+from edge_sdk.train import FitReport, fit
 
 __all__ = ["Trained", "distill_student", "output_planes", "train_teacher"]
 
@@ -66,7 +66,7 @@ def train_teacher(
     inputs = torch.from_numpy(network_inputs(labelled.frames, spec))
     data = TrainingSet(
         inputs=inputs,
-        labels=torch.from_numpy(network_masks(labelled, spec, classes)),
+        targets={"mask": Field(values=torch.from_numpy(network_masks(labelled, spec, classes)), kind="labels")},
         labelled=torch.ones(len(inputs), dtype=torch.bool),
         scale=grey_scale(spec),
     )
@@ -76,7 +76,7 @@ def train_teacher(
     report = fit(
         network,
         data,
-        lambda logits, batch: dice_ce(logits, batch.labels),
+        lambda logits, batch: dice_ce(logits, batch.target("mask")),
         config.optimiser,
         config.augment,
         task="teacher",
@@ -139,13 +139,11 @@ class _Loss:
     distill_weight: float
 
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
-        if batch.soft is None:
-            raise ConfigError("distillation needs the teacher's logits in every batch")
         weight = torch.where(batch.labelled, self.distill_weight, 1.0).view(-1, 1, 1)
         share = weight.mean()
-        loss = pixelwise_kd(logits, batch.soft, self.temperature, weight) * share
+        loss = pixelwise_kd(logits, batch.soft_target("mask"), self.temperature, weight) * share
         if self.distill_weight < 1 and bool(batch.labelled.any()):
-            loss = loss + (1 - share) * dice_ce(logits[batch.labelled], batch.labels[batch.labelled])
+            loss = loss + (1 - share) * dice_ce(logits[batch.labelled], batch.target("mask")[batch.labelled])
         return loss
 
 
@@ -169,9 +167,9 @@ def _soft_set(
     known = len(labelled.frames) if labelled else 0
     return TrainingSet(
         inputs=inputs,
-        labels=torch.from_numpy(np.concatenate(truth)),
+        targets={"mask": Field(values=torch.from_numpy(np.concatenate(truth)), kind="labels")},
         labelled=torch.arange(len(inputs)) < known,
-        soft=_teacher_logits(teacher, inputs, progress),
+        soft={"mask": Field(values=_teacher_logits(teacher, inputs, progress), kind="dense")},
         scale=grey_scale(spec),
     )
 

@@ -30,7 +30,7 @@ from edge_sdk.unlabelled import read_unlabelled
 
 __all__ = ["RecipeData", "RecipeOutcome", "make_student", "read_data", "run"]
 
-_CODE = ("augment", "config", "distill", "evaluate", "frames", "losses", "students", "teachers", "train")
+_CODE = ("augment", "batch", "config", "distill", "evaluate", "frames", "losses", "students", "teachers", "train")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

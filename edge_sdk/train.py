@@ -18,53 +18,14 @@ from torch import Tensor, nn
 
 from edge_runtime.atomic import replacing
 from edge_runtime.errors import ConfigError
-from edge_sdk.augment import Batch, augment
+from edge_sdk.augment import augment
+from edge_sdk.batch import Batch, Field, TrainingSet
 from edge_sdk.config import AugmentConfig, OptimiserConfig
 from edge_sdk.progress import Progress, ProgressEvent, ignore_progress
 
 __all__ = ["FitReport", "TrainingSet", "fit", "learning_rate"]
 
-Loss = Callable[[Tensor, Batch], Tensor]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TrainingSet:
-    """All training frames at network size, in memory.
-
-    `inputs` (N, C_in, H, W) float32; `labels` (N, H, W) uint8; `labelled` (N,) bool; `soft` (N, C, H, W) float16
-    teacher logits or None; `scale` the (mean, std) of the preprocessing's `Normalize`.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    labelled: Tensor
-    soft: Tensor | None = None
-    scale: tuple[float, float] = (0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        n = len(self.inputs)
-        lengths = {n, len(self.labels), len(self.labelled), n if self.soft is None else len(self.soft)}
-        if n == 0 or len(lengths) != 1:
-            raise ConfigError(
-                f"inputs, labels, labelled and soft have lengths {sorted(lengths)}; all must be equal, not 0"
-            )
-
-    def batch(self, indices: Tensor) -> Batch:
-        """The frames of `indices` (K,) int64, labels as int64 and soft targets as float32."""
-        return Batch(
-            inputs=self.inputs[indices],
-            labels=self.labels[indices].long(),
-            labelled=self.labelled[indices],
-            soft=None if self.soft is None else self.soft[indices].float(),
-        )
-
-    @property
-    def sha256(self) -> str:
-        """Hash of everything that is trained on."""
-        digest = hashlib.sha256(repr(self.scale).encode())
-        for tensor in (self.inputs, self.labels, self.labelled, self.soft):
-            digest.update(b"-" if tensor is None else tensor.numpy().tobytes())
-        return digest.hexdigest()
+Loss = Callable[[Any, Batch], Tensor]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -184,8 +145,8 @@ def fit(
 ) -> FitReport:
     """Train `module` in place and leave it in evaluation mode on the CPU.
 
-    `loss(logits, batch)` gives a scalar. The same module, data and settings give the same weights on one machine's
-    CPU, also when a run was killed and is called again with the same `checkpoint` path (it continues after the last
+    `loss(outputs, batch)` gives a scalar of whatever the module returns. The same module, data and settings give the
+    same weights on one machine's CPU, also when a run was killed and is called again with the same `checkpoint` path (it continues after the last
     whole epoch). The global random state is left as it was. Raises `ConfigError` for a checkpoint of another run and
     when the loss is not finite.
     """
@@ -289,9 +250,13 @@ class _Run:
 def _shard(batch: Batch, rank: int, world: int, device: torch.device) -> Batch:
     """This process's share of a batch, on its device; every rank draws the same random numbers before."""
     part = slice(rank, None, world) if len(batch.inputs) >= world else slice(None)
+
+    def share(values: Field) -> Field:
+        return Field(values=values.values[part].to(device), kind=values.kind)
+
     return Batch(
         inputs=batch.inputs[part].to(device),
-        labels=batch.labels[part].to(device),
         labelled=batch.labelled[part].to(device),
-        soft=None if batch.soft is None else batch.soft[part].to(device),
+        targets={name: share(values) for name, values in batch.targets.items()},
+        soft={name: share(values) for name, values in batch.soft.items()},
     )

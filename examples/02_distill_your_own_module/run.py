@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_runtime.preprocess import CropToScanArea, Letterbox, Normalize, PreprocessSpec, ToGray
+from edge_sdk.batch import Field, TrainingSet
 from edge_sdk.config import AugmentConfig, DistillConfig, NetworkConfig, OptimiserConfig
 from edge_sdk.distill import distill_student
 from edge_sdk.evaluate import predict_masks, score_masks
@@ -19,7 +20,7 @@ from edge_sdk.progress import ProgressEvent
 from edge_sdk.simulate import training_set
 from edge_sdk.students import count_macs, count_parameters
 from edge_sdk.teachers import save_state_dict, teacher_from_module
-from edge_sdk.train import TrainingSet, fit
+from edge_sdk.train import fit
 
 SIDE = 64
 SPEC = PreprocessSpec(steps=(CropToScanArea(), ToGray(), Letterbox(height=SIDE, width=SIDE), Normalize()))
@@ -56,11 +57,18 @@ def train_my_network(frames: LabelledFrames, epochs: int) -> MyNetwork:
     inputs = torch.from_numpy(network_inputs(frames.frames, SPEC))
     data = TrainingSet(
         inputs=inputs,
-        labels=torch.from_numpy(network_masks(frames, SPEC, classes=1)),
+        targets={"mask": Field(values=torch.from_numpy(network_masks(frames, SPEC, classes=1)), kind="labels")},
         labelled=torch.ones(len(inputs), dtype=torch.bool),
     )
     config = OptimiserConfig(epochs=epochs, batch_size=8)
-    fit(network, data, lambda logits, batch: dice_ce(logits, batch.labels), config, AugmentConfig(), progress=show)
+    fit(
+        network,
+        data,
+        lambda logits, batch: dice_ce(logits, batch.target("mask")),
+        config,
+        AugmentConfig(),
+        progress=show,
+    )
     return network
 
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError
-from edge_sdk.augment import Batch
+from edge_sdk.batch import Batch, Field, TrainingSet
 from edge_sdk.config import AugmentConfig, NetworkConfig, OptimiserConfig
 from edge_sdk.losses import dice_ce
 from edge_sdk.progress import ProgressEvent, ignore_progress
 from edge_sdk.students import UNet, build_network
-from edge_sdk.train import FitReport, TrainingSet, fit, learning_rate
+from edge_sdk.train import FitReport, fit, learning_rate
 
 CONFIG = OptimiserConfig(epochs=4, batch_size=4, threads=1, seed=3, ema_decay=0.9)
 
@@ -27,11 +27,15 @@ def _data(n: int = 10) -> TrainingSet:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.rand((n, 1, 16, 16), generator=generator)
     labels = (torch.nn.functional.avg_pool2d(inputs, 3, 1, 1)[:, 0] > 0.5).to(torch.uint8)
-    return TrainingSet(inputs=inputs, labels=labels, labelled=torch.ones(n, dtype=torch.bool))
+    return TrainingSet(
+        inputs=inputs,
+        targets={"mask": Field(values=labels, kind="labels")},
+        labelled=torch.ones(n, dtype=torch.bool),
+    )
 
 
 def _loss(logits: Tensor, batch: Batch) -> Tensor:
-    return dice_ce(logits, batch.labels)
+    return dice_ce(logits, batch.target("mask"))
 
 
 def _fit(config: OptimiserConfig = CONFIG, data: TrainingSet | None = None, **kwargs: Any) -> tuple[UNet, FitReport]:
@@ -87,7 +91,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     _fit(checkpoint=tmp_path / "c.pt")
     with pytest.raises(ConfigError, match=r"c\.pt was made with other settings"):
         _fit(msgspec.structs.replace(CONFIG, learning_rate=0.01), checkpoint=tmp_path / "c.pt")
-    changed = dataclasses.replace(_data(), labels=1 - _data().labels)
+    changed = dataclasses.replace(_data(), targets={"mask": Field(values=1 - _data().target("mask"), kind="labels")})
     with pytest.raises(ConfigError, match="other settings, data"):
         _fit(data=changed, checkpoint=tmp_path / "c.pt")
 
@@ -168,8 +172,12 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
 
 
 def test_sets_of_different_lengths_are_refused() -> None:
-    with pytest.raises(ConfigError, match="lengths"):
-        TrainingSet(inputs=torch.zeros(2, 1, 4, 4), labels=torch.zeros(3, 4, 4), labelled=torch.zeros(2))
+    with pytest.raises(ConfigError, match="numbers of samples differ"):
+        TrainingSet(
+            inputs=torch.zeros(2, 1, 4, 4),
+            targets={"mask": Field(values=torch.zeros(3, 4, 4), kind="labels")},
+            labelled=torch.zeros(2),
+        )
 
 
 def test_ignoring_progress_is_allowed() -> None:
