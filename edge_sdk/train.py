@@ -146,9 +146,9 @@ def fit(
     """Train `module` in place and leave it in evaluation mode on the CPU.
 
     `loss(outputs, batch)` gives a scalar of whatever the module returns. The same module, data and settings give the
-    same weights on one machine's CPU, also when a run was killed and is called again with the same `checkpoint` path (it continues after the last
-    whole epoch). The global random state is left as it was. Raises `ConfigError` for a checkpoint of another run and
-    when the loss is not finite.
+    same weights on one machine's CPU, also when a run was killed and is called again with the same `checkpoint` path
+    (it continues after the last whole epoch). The global random state is left as it was. Raises `ConfigError` for a
+    checkpoint of another run and when the loss is not finite.
     """
     with _torch_threads(config.threads), torch.random.fork_rng(devices=[]):
         run = _Run(module, data, loss, config, augmentation, task, progress)

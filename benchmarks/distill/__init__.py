@@ -1,0 +1,1 @@
+"""Figures of distillation and evaluation on real data, one module for each row of the table."""
