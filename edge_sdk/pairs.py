@@ -14,7 +14,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.optional import require
 from edge_sdk.frames import LabelledFrames, frames_of
 
-__all__ = ["PairPaths", "find_pairs", "read_pairs"]
+__all__ = ["PairPaths", "find_pairs", "read_image", "read_labels", "read_pairs"]
 
 _SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff"))
 
@@ -88,31 +88,75 @@ def read_pairs(pairs: list[PairPaths], mask_values: tuple[int, ...]) -> Labelled
     """
     images, masks = [], []
     for pair in pairs:
-        image, mask = _read_grey(pair.image), _read_grey(pair.mask)
-        if image.shape != mask.shape:
-            raise ConfigError(f"{pair.mask} is {mask.shape}, its image {image.shape}; equal sizes (H, W) are needed")
+        image = _decode(pair.image, grey=True)
         images.append(image)
-        masks.append(_labels(pair.mask, mask, mask_values))
+        masks.append(read_labels(pair.mask, mask_values, image.shape, pair.image))
     frames = [frames_of(image[None])[0] for image in images]
     return LabelledFrames(frames=frames, masks=masks, names=tuple(str(pair.mask) for pair in pairs))
 
 
-def _read_grey(path: Path) -> npt.NDArray[np.uint8]:
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """(H, W) grey or (H, W, 3) RGB uint8, as the file has it; `ConfigError` naming it when it is no image."""
+    cv2: Any = require("cv2", "to read images")
+    image = _decode(path, grey=False)
+    return image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def read_labels(
+    path: Path, mask_values: tuple[int, ...], shape: tuple[int, ...] | None = None, image: Path | None = None
+) -> npt.NDArray[np.uint8]:
+    """(H, W) uint8 labels of a mask file: the pixels of value `mask_values[k]` are k.
+
+    The value of a pixel is its index where the file has a palette (OpenCV would turn the palette's colours to grey),
+    else its grey level; a colour mask whose channels are equal counts as grey. Raises `ConfigError` naming
+    the file for one that is no image, has colours without a palette, a size other than `shape` (that of `image`), or
+    values that are not among `mask_values`.
+    """
+    mask = _mask_values(path)
+    if shape is not None and mask.shape != shape[:2]:
+        raise ConfigError(
+            f"{path} is {mask.shape}, its image {image} {tuple(shape[:2])}; equal sizes (H, W) are needed"
+        )
+    return _labels(path, mask, mask_values)
+
+
+def _decode(path: Path, *, grey: bool) -> npt.NDArray[np.uint8]:
     cv2: Any = require("cv2", "to read images")
     data = np.frombuffer(path.read_bytes(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_ANYCOLOR) if data.size else None
     if image is None:
         raise ConfigError(f"{path} cannot be decoded as an image")
     return np.asarray(image, np.uint8)
 
 
-def _labels(path: Path, mask: npt.NDArray[np.uint8], values: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    table = np.full(256, 255, np.uint8)
-    table[list(values)] = range(len(values))
+def _mask_values(path: Path) -> npt.NDArray[np.int64]:
+    pillow: Any = require("PIL.Image", "to read masks by their palette's index")
+    try:
+        with pillow.open(path) as image:
+            image.load()
+            kind = image.mode
+            values = np.asarray(image.convert("L") if kind == "1" else image).astype(np.int64)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be decoded as an image: {error}") from error
+    if kind in ("LA", "PA"):
+        values = values[..., 0]
+    if values.ndim == 3 and kind in ("RGB", "RGBA") and (values[..., :1] == values[..., :3]).all():
+        values = values[..., 0]
+    if values.ndim != 2:
+        raise ConfigError(
+            f"{path} is a colour image ({kind}) without a palette; a mask has one value a pixel: "
+            "save it as a grey or palette image"
+        )
+    return values
+
+
+def _labels(path: Path, mask: npt.NDArray[np.int64], values: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     strange = sorted(set(np.unique(mask).tolist()) - set(values))
     if strange:
         raise ConfigError(
             f"{path} holds the values {strange[:8]}, which are no class; mask_values allows {list(values)}"
         )
+    table = np.zeros(256, np.uint8)
+    table[list(values)] = range(len(values))
     labels: npt.NDArray[np.uint8] = table[mask]
     return labels
