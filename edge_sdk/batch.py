@@ -96,7 +96,7 @@ class Batch(_Samples):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingSet(_Samples):
-    """All training samples: `Batch`'s fields over N samples, in memory or memory-mapped.
+    """All training samples: `Batch`'s fields over N samples, in memory or memory-mapped, inputs float32 or float16.
 
     `scale` is the (mean, std) of the preprocessing's `Normalize`. Raises `ConfigError` for no samples, unequal numbers
     of them, or "labels" of another size than the inputs.
@@ -122,7 +122,7 @@ class TrainingSet(_Samples):
     def batch(self, indices: Tensor) -> Batch:
         """The samples of `indices` (K,) int64."""
         return Batch(
-            inputs=self.inputs[indices],
+            inputs=self.inputs[indices].float(),
             labelled=self.labelled[indices],
             targets={name: values.rows(indices) for name, values in self.targets.items()},
             soft={name: values.rows(indices) for name, values in self.soft.items()},

@@ -12,7 +12,14 @@ import msgspec
 
 from edge_runtime.errors import ConfigError
 
-__all__ = ["AugmentConfig", "DistillConfig", "NetworkConfig", "OptimiserConfig", "TeacherConfig"]
+__all__ = [
+    "AugmentConfig",
+    "DistillConfig",
+    "NetworkConfig",
+    "OptimiserConfig",
+    "TeacherConfig",
+    "UltrasoundAugmentConfig",
+]
 
 
 class _Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -80,6 +87,47 @@ class OptimiserConfig(_Config, frozen=True, kw_only=True):
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a decay in [0, 1) is allowed")
 
 
+class UltrasoundAugmentConfig(_Config, frozen=True, kw_only=True):
+    """Random changes along the beams of an ultrasound image; each is off at 0, the default, and then draws nothing.
+
+    Grey values are taken as log-compressed echoes over `range_db` of dynamic range. Geometry, which labels, soft
+    targets and boxes follow: `depth` is the largest share of the imaging depth that a shallower depth setting cuts
+    off, `narrow` the largest share of the beams that go dark, `elastic` the largest displacement as a share of the
+    frame's shorter side. Grey values: `blur_axial_px` and `blur_lateral_px` are the largest standard deviations of an
+    added point-spread function in input pixels; `speckle` the largest share of fully developed speckle, its grain
+    `speckle_px` (standard deviation of the point-spread function along the beam, twice that across);
+    `attenuation_db` the largest loss at full depth; `shadow` the probability of an acoustic shadow of up to
+    `shadow_db`; `haze` the largest grey value of clutter in [0, 1]; `tgc_db` the largest error of a gain slider.
+    """
+
+    range_db: float = 60.0
+    depth: float = 0.0
+    narrow: float = 0.0
+    elastic: float = 0.0
+    blur_axial_px: float = 0.0
+    blur_lateral_px: float = 0.0
+    speckle: float = 0.0
+    speckle_px: float = 1.0
+    attenuation_db: float = 0.0
+    shadow: float = 0.0
+    shadow_db: float = 30.0
+    haze: float = 0.0
+    tgc_db: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(20 <= self.range_db <= 120, "range_db", self.range_db, "20 to 120 dB are allowed")
+        for name in ("depth", "narrow"):
+            _require(0 <= getattr(self, name) <= 0.7, name, getattr(self, name), "a share in [0, 0.7] is allowed")
+        _require(0 <= self.elastic <= 0.05, "elastic", self.elastic, "0 to 0.05 is allowed; more would fold the frame")
+        for name in ("blur_axial_px", "blur_lateral_px"):
+            _require(0 <= getattr(self, name) <= 8, name, getattr(self, name), "0 to 8 pixels are allowed")
+        for name in ("speckle", "shadow", "haze"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1 is allowed")
+        _require(0.3 <= self.speckle_px <= 8, "speckle_px", self.speckle_px, "0.3 to 8 pixels are allowed")
+        for name in ("attenuation_db", "shadow_db", "tgc_db"):
+            _require(0 <= getattr(self, name) <= 60, name, getattr(self, name), "0 to 60 dB are allowed")
+
+
 class AugmentConfig(_Config, frozen=True, kw_only=True):
     """Random changes of a training frame; each setting 0 (or `min_scale` 1) switches its change off.
 
@@ -87,7 +135,7 @@ class AugmentConfig(_Config, frozen=True, kw_only=True):
     back to the full input, as a share of the side; `max_scale` above 1 also shrinks frames into a larger one, its
     border repeated. `rotate` is the largest angle in degrees, `stretch` the largest change of the log aspect. `gain`
     is the largest relative change of brightness, `gamma` the largest change of log-gamma, `noise` the largest
-    standard deviation of white noise; all three on grey values in [0, 1].
+    standard deviation of white noise; all three on grey values in [0, 1]. `ultrasound` follows the beams.
     """
 
     flip: float = 0.5
@@ -98,6 +146,7 @@ class AugmentConfig(_Config, frozen=True, kw_only=True):
     gain: float = 0.3
     gamma: float = 0.4
     noise: float = 0.03
+    ultrasound: UltrasoundAugmentConfig = UltrasoundAugmentConfig()
 
     def __post_init__(self) -> None:
         _require(0 <= self.flip <= 1, "flip", self.flip, "a probability in [0, 1] is allowed")
@@ -123,6 +172,10 @@ class DistillConfig(_Config, frozen=True, kw_only=True):
 
     Loss of a labelled frame: `distill_weight` times the soft-output loss at `temperature` plus
     (1 - `distill_weight`) times the task loss; an unlabelled frame has the soft-output loss alone.
+
+    With `views` 0 the teacher answers each clean frame once and its answer moves with the frame in every epoch. With
+    `views` K it answers K fixed views of each frame, moved as `view_augment` says (geometry alone), and an epoch goes
+    over all of them, each changed further as `augment` says: slower to prepare, and what a student learns more from.
     """
 
     network: NetworkConfig = NetworkConfig(width=8, depth=4, max_width=48, stem_stride=2)
@@ -130,7 +183,10 @@ class DistillConfig(_Config, frozen=True, kw_only=True):
     augment: AugmentConfig = AugmentConfig()
     temperature: float = 2.0
     distill_weight: float = 0.3
+    views: int = 0
+    view_augment: AugmentConfig = AugmentConfig()
 
     def __post_init__(self) -> None:
+        _require(0 <= self.views <= 1000, "views", self.views, "0 to 1000 are allowed")
         _require(0 < self.temperature <= 100, "temperature", self.temperature, "above 0 and up to 100 is allowed")
         _require(0 <= self.distill_weight <= 1, "distill_weight", self.distill_weight, "a weight in [0, 1] is allowed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from edge_sdk.progress import Progress, ProgressEvent, ignore_progress
 from edge_sdk.students import UNet, build_network
 from edge_sdk.teachers import Teacher
 from edge_sdk.train import FitReport, fit
+from edge_sdk.views import make_views
 
 __all__ = ["Trained", "distill_student", "output_planes", "train_teacher"]
 
@@ -100,16 +101,18 @@ def distill_student(
 ) -> Trained:
     """A student that imitates `teacher` on every frame, and learns the truth where there is one.
 
-    The teacher answers each clean frame once; its logits are kept as float16 and take the same flip and crop as the
-    frame in every epoch, so an epoch costs the student's passes alone. Without `labelled` the teacher is the only
-    truth. `student` replaces the network of `config`. Raises `ConfigError` when there is nothing to learn from or
+    The teacher answers each frame, or each of its `config.views`, once; its logits are kept as float16, so an
+    epoch costs the student's passes alone. Without `labelled` the teacher is the only truth. `student` replaces the network of `config`. Raises `ConfigError` when there is nothing to learn from or
     the masks do not fit, `InferenceError` when the teacher's output does not.
     """
     config = config or DistillConfig()
     planes = output_planes(classes)
     if teacher.classes != planes:
         raise ConfigError(f"teacher {teacher.name} gives {teacher.classes} planes; {classes} classes need {planes}")
-    data = _soft_set(teacher, spec, labelled, unlabelled, classes, progress)
+    data = _training_frames(spec, labelled, unlabelled, classes)
+    if config.views:
+        data = make_views(data, config.view_augment, config.views, seed=0)
+    data = _with_answers(data, teacher, progress)
     network = student or build_network(
         config.network, in_channels=data.inputs.shape[1], classes=planes, seed=config.optimiser.seed
     )
@@ -147,14 +150,10 @@ class _Loss:
         return loss
 
 
-def _soft_set(
-    teacher: Teacher,
-    spec: PreprocessSpec,
-    labelled: LabelledFrames | None,
-    unlabelled: Sequence[UnlabelledFrames],
-    classes: int,
-    progress: Progress,
+def _training_frames(
+    spec: PreprocessSpec, labelled: LabelledFrames | None, unlabelled: Sequence[UnlabelledFrames], classes: int
 ) -> TrainingSet:
+    """All frames at network size, the labelled ones first."""
     groups = [network_inputs(source.frames, spec) for source in unlabelled]
     size = Preprocessor(spec).output_shape[2:]
     truth = [np.zeros((sum(map(len, groups)), *size), np.uint8)]
@@ -169,16 +168,20 @@ def _soft_set(
         inputs=inputs,
         targets={"mask": Field(values=torch.from_numpy(np.concatenate(truth)), kind="labels")},
         labelled=torch.arange(len(inputs)) < known,
-        soft={"mask": Field(values=_teacher_logits(teacher, inputs, progress), kind="dense")},
         scale=grey_scale(spec),
     )
+
+
+def _with_answers(data: TrainingSet, teacher: Teacher, progress: Progress) -> TrainingSet:
+    """`data` with the teacher's logits on every input."""
+    return replace(data, soft={"mask": Field(values=_teacher_logits(teacher, data.inputs, progress), kind="dense")})
 
 
 def _teacher_logits(teacher: Teacher, inputs: Tensor, progress: Progress, batch_size: int = 16) -> Tensor:
     """(N, C, H, W) float16; logits are clipped to +-30, where a sigmoid is 0 or 1 to float32, so float16 holds them."""
     parts = []
     for start in range(0, len(inputs), batch_size):
-        logits = teacher(inputs[start : start + batch_size])
+        logits = teacher(inputs[start : start + batch_size].float())
         parts.append(logits.clamp(-30, 30).to(torch.float16))
         done = min(start + batch_size, len(inputs))
         progress(ProgressEvent(task="teacher answers", step=done, total=len(inputs)))
