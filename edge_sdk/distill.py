@@ -101,9 +101,10 @@ def distill_student(
 ) -> Trained:
     """A student that imitates `teacher` on every frame, and learns the truth where there is one.
 
-    The teacher answers each frame, or each of its `config.views`, once; its logits are kept as float16, so an
-    epoch costs the student's passes alone. Without `labelled` the teacher is the only truth. `student` replaces the network of `config`. Raises `ConfigError` when there is nothing to learn from or
-    the masks do not fit, `InferenceError` when the teacher's output does not.
+    The teacher answers each frame, or each of its `config.views`, once; its logits are kept as float16, so an epoch
+    costs the student's passes alone. Without `labelled` the teacher is the only truth. `student` replaces the network
+    of `config`. Raises `ConfigError` when there is nothing to learn from or the masks do not fit, `InferenceError` when
+    the teacher's output does not.
     """
     config = config or DistillConfig()
     planes = output_planes(classes)
