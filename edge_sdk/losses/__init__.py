@@ -1,80 +1,119 @@
-"""Losses as plain functions of logits. One class means a sigmoid, several a softmax with class 0 as background."""
+"""Losses of distillation and of the task, each one plain function; their composition from settings; and the capture
+of intermediate features. Names are imported when first used, so that `terms` needs no torch."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, cast
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+if TYPE_CHECKING:
+    from edge_sdk.losses.capturing import capture
+    from edge_sdk.losses.composing import DistillLoss, compose
+    from edge_sdk.losses.features import (
+        Adapter,
+        attention_transfer,
+        hint,
+        relation_angle,
+        relation_distance,
+        similarity_preserving,
+    )
+    from edge_sdk.losses.soft import (
+        boundary_kd,
+        boundary_weights,
+        channelwise_kd,
+        confidence,
+        hard_labels,
+        label_free_kd,
+        logit_kd,
+        multi_teacher_kd,
+        pixelwise_kd,
+    )
+    from edge_sdk.losses.task import (
+        boundary_distance,
+        cross_entropy,
+        deep_supervision,
+        dice,
+        dice_ce,
+        dice_focal,
+        focal,
+        generalised_dice,
+    )
+    from edge_sdk.losses.terms import LossTerm
 
-from edge_runtime.errors import ConfigError
+__all__ = [
+    "Adapter",
+    "DistillLoss",
+    "LossTerm",
+    "attention_transfer",
+    "boundary_distance",
+    "boundary_kd",
+    "boundary_weights",
+    "capture",
+    "channelwise_kd",
+    "compose",
+    "confidence",
+    "cross_entropy",
+    "deep_supervision",
+    "dice",
+    "dice_ce",
+    "dice_focal",
+    "focal",
+    "generalised_dice",
+    "hard_labels",
+    "hint",
+    "label_free_kd",
+    "logit_kd",
+    "multi_teacher_kd",
+    "pixelwise_kd",
+    "relation_angle",
+    "relation_distance",
+    "similarity_preserving",
+]
 
-__all__ = ["dice_ce", "logit_kd", "pixelwise_kd"]
+_MODULES = {
+    "capturing": ("capture",),
+    "composing": ("DistillLoss", "compose"),
+    "features": (
+        "Adapter",
+        "attention_transfer",
+        "hint",
+        "relation_angle",
+        "relation_distance",
+        "similarity_preserving",
+    ),
+    "soft": (
+        "boundary_kd",
+        "boundary_weights",
+        "channelwise_kd",
+        "confidence",
+        "hard_labels",
+        "label_free_kd",
+        "logit_kd",
+        "multi_teacher_kd",
+        "pixelwise_kd",
+    ),
+    "task": (
+        "boundary_distance",
+        "cross_entropy",
+        "deep_supervision",
+        "dice",
+        "dice_ce",
+        "dice_focal",
+        "focal",
+        "generalised_dice",
+    ),
+    "terms": ("LossTerm",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
-def _check_pair(student: Tensor, teacher: Tensor, temperature: float) -> None:
-    if student.shape != teacher.shape:
-        raise ConfigError(
-            f"student logits are {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}; "
-            "both need the same classes and size"
-        )
-    if not temperature > 0:
-        raise ConfigError(f"temperature is {temperature}; it must be positive")
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'edge_sdk.losses' has no attribute {name!r}")
+    value = getattr(import_module(f"edge_sdk.losses.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
 
 
-def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) over dimension 1 at `temperature`; dimension 1 is summed away. (N, C, ...) -> (N, ...)."""
-    s, t = student / temperature, teacher / temperature
-    if student.shape[1] > 1:
-        log_t = F.log_softmax(t, dim=1)
-        return (log_t.exp() * (log_t - F.log_softmax(s, dim=1))).sum(dim=1)
-    p = torch.sigmoid(t)
-    # log p - log q of both outcomes of a Bernoulli variable, in logits
-    ones = p * (F.logsigmoid(t) - F.logsigmoid(s))
-    zeros = (1 - p) * (F.logsigmoid(-t) - F.logsigmoid(-s))
-    return (ones + zeros).squeeze(1)
-
-
-def logit_kd(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
-    """Scalar distillation loss of class logits (N, C) float: T^2 KL(teacher || student) at temperature T, mean over N.
-
-    C = 1 compares Bernoulli distributions. The factor T^2 keeps the gradients' size (Hinton, Vinyals and Dean 2015,
-    section 2). Raises `ConfigError` for shapes that differ or T <= 0.
-    """
-    _check_pair(student, teacher, temperature)
-    return _divergence(student, teacher, temperature).mean() * temperature**2
-
-
-def pixelwise_kd(student: Tensor, teacher: Tensor, temperature: float = 2.0, weight: Tensor | None = None) -> Tensor:
-    """Scalar distillation loss of dense logits (N, C, H, W) float: `logit_kd` of every pixel, averaged.
-
-    Pixel-wise distillation of Liu et al. (CVPR 2019), equation 1, with Hinton's temperature. `weight` (N, H, W) or
-    (N, 1, 1) float, zero or more, weighs pixels or frames; the mean is over the weights. Raises `ConfigError` for
-    shapes that differ or T <= 0.
-    """
-    _check_pair(student, teacher, temperature)
-    divergence = _divergence(student, teacher, temperature)
-    if weight is None:
-        return divergence.mean() * temperature**2
-    weight = weight.expand_as(divergence)
-    return (divergence * weight).sum() / weight.sum().clamp_min(1e-12) * temperature**2
-
-
-@lru_cache(maxsize=2)
-def _monai_dice_ce(sigmoid: bool) -> Any:
-    from monai.losses import DiceCELoss
-
-    return DiceCELoss(sigmoid=sigmoid, softmax=not sigmoid, to_onehot_y=not sigmoid, batch=True)
-
-
-def dice_ce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Scalar task loss: soft Dice plus cross-entropy, MONAI's `DiceCELoss`, Dice pooled over the batch.
-
-    `logits` (N, C, H, W) float; `labels` (N, H, W) integer in 0..C-1, or 0..1 for C = 1 (binary cross-entropy).
-    Pooling keeps frames without any target from dominating. (Milletari, Navab and Ahmadi, 3DV 2016, for soft Dice.)
-    """
-    target = labels.unsqueeze(1)
-    sigmoid = logits.shape[1] == 1
-    return cast(Tensor, _monai_dice_ce(sigmoid)(logits, target.float() if sigmoid else target.long()))
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
