@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from edge_sdk.batch import Batch, Field
 from edge_sdk.config import AugmentConfig
 
-__all__ = ["move"]
+__all__ = ["keep_boxes", "map_fields", "move"]
 
 _KEPT_AREA = 0.4  # a box that keeps less of its area inside the frame is dropped
 
@@ -28,10 +28,10 @@ def move(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Bat
     shift = (torch.rand((n, 2), generator=generator) * 2 - 1) * (1 - side).abs()[:, None]
     flipped = torch.rand(n, generator=generator) < config.flip
     if config.min_scale == config.max_scale == 1.0 and config.rotate == config.stretch == 0:
-        return _map(batch, lambda x, _: _flip(x, flipped), lambda boxes: _flip_boxes(boxes, flipped, width))
+        return map_fields(batch, lambda x, _: _flip(x, flipped), lambda boxes: _flip_boxes(boxes, flipped, width))
     theta = _matrix(side, flipped, config, generator, height / width)
     theta[:, :, 2] = shift
-    return _map(
+    return map_fields(
         batch,
         lambda x, nearest: _sample(x, theta, nearest),
         lambda boxes: _move_boxes(boxes, theta, height, width),
@@ -61,7 +61,12 @@ def _matrix(side: Tensor, flipped: Tensor, config: AugmentConfig, generator: tor
     return theta
 
 
-def _map(batch: Batch, pixels: Callable[[Tensor, bool], Tensor], boxes: Callable[[Tensor], Tensor]) -> Batch:
+def map_fields(batch: Batch, pixels: Callable[[Tensor, bool], Tensor], boxes: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with `pixels(planes, nearest)` on inputs, labels and dense fields, and `boxes` on the boxes.
+
+    Planes are (N, C, h, w) float32; `nearest` is true for labels, which come with C = 1.
+    """
+
     def moved(values: Field) -> Field:
         if values.kind == "fixed":
             return values
@@ -107,10 +112,19 @@ def _move_boxes(boxes: Tensor, theta: Tensor, height: int, width: int) -> Tensor
     corners[..., :2] = corners[..., :2] * 2 / size - 1
     places = (torch.einsum("nij,nmkj->nmki", back, corners) + 1) / 2 * size
     low, high = places.amin(dim=2), places.amax(dim=2)
+    return keep_boxes(boxes, low, high, size)
+
+
+def keep_boxes(boxes: Tensor, low: Tensor, high: Tensor, size: Tensor, share: Tensor | None = None) -> Tensor:
+    """`boxes` (N, M, 5) with the new corners `low` and `high` (N, M, 2), clipped to the frame's `size` (W, H).
+
+    A row that keeps less than 40 % of its area becomes padding; `share` (N, M) says how much it keeps, where that is
+    not what the clipping leaves.
+    """
     whole = (high - low).prod(dim=-1)
     low, high = low.clamp_min(0).minimum(size), high.clamp_min(0).minimum(size)
-    kept = (high - low).prod(dim=-1) >= _KEPT_AREA * whole.clamp_min(1e-6)
-    there = (boxes[..., 0] >= 0) & kept
+    left = (high - low).prod(dim=-1) / whole.clamp_min(1e-6) if share is None else share
+    there = (boxes[..., 0] >= 0) & (left >= _KEPT_AREA)
     moved = torch.cat([boxes[..., :1], low, high], dim=-1)
     padding = torch.zeros_like(moved)
     padding[..., 0] = -1
