@@ -74,9 +74,26 @@ def data_root() -> Path:
     return Path(name)
 
 
+def _explicit(value: Any) -> Any:
+    """`value` as JSON values; of a struct only the fields that differ from their defaults, so that a new setting that
+    is off by default leaves old trainings valid."""
+    if isinstance(value, msgspec.Struct):
+        fields = {}
+        for field in msgspec.structs.fields(value):
+            item = getattr(value, field.name)
+            if item != field.default:
+                fields[field.name] = _explicit(item)
+        return {"struct": type(value).__name__, **fields}
+    if isinstance(value, dict):
+        return {str(key): _explicit(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_explicit(item) for item in value]
+    return msgspec.to_builtins(value)
+
+
 def recipe_sha256(*settings: Any) -> str:
     """Hash of settings: msgspec structs or JSON values."""
-    return hashlib.sha256(msgspec.json.encode([msgspec.to_builtins(s) for s in settings], order="sorted")).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(_explicit(settings), order="sorted")).hexdigest()
 
 
 def data_sha256(paths: Iterable[Path]) -> str:
