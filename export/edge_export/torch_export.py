@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,7 @@ def export_torch(
 ) -> onnx.ModelProto:
     """Export `module` in eval mode for one float32 input of the fixed shape `input_shape` (batch 1).
 
+    It may answer with a tensor, a sequence, or a dict of them whose keys are `output_names` in that order.
     Opset 18 is the default: it is the lowest one that torch writes itself (17 exists only through the converter of the
     onnx package), it is below 19, where the Q/DQ of TensorRT 10.3 on JetPack 6 is well trodden, and every parser
     that is aimed at reads it. Another version asked for is delivered exactly or refused.
@@ -74,8 +76,7 @@ def torch_parity(module: torch.nn.Module, model: onnx.ModelProto, samples: Seque
     for sample, found in zip(samples, run_model(model, samples), strict=True):
         with torch.no_grad():
             wanted = module(torch.from_numpy(sample))
-        tensors = [wanted] if isinstance(wanted, torch.Tensor) else list(wanted)
-        for tensor, (name, array) in zip(tensors, found.items(), strict=True):
+        for tensor, (name, array) in zip(_in_order(wanted, list(found)), found.items(), strict=True):
             if tuple(tensor.shape) != array.shape:
                 raise LoweringError(f"output {name!r} is {array.shape} in ONNX and {tuple(tensor.shape)} in torch")
             difference = np.abs(tensor.numpy().astype(np.float64) - array)
@@ -83,6 +84,20 @@ def torch_parity(module: torch.nn.Module, model: onnx.ModelProto, samples: Seque
     if not samples:
         raise LoweringError("no samples to compare on; give at least one")
     return worst
+
+
+def _in_order(outputs: Any, names: list[str]) -> list[torch.Tensor]:
+    """A module's answer, a tensor, a sequence or a mapping of them, in the order of the model's outputs.
+
+    A mapping's keys must be `names`, in that order: torch's exporter numbers its values so.
+    """
+    if isinstance(outputs, torch.Tensor):
+        return [outputs]
+    if isinstance(outputs, Mapping):
+        if list(outputs) != names:
+            raise LoweringError(f"the module gives outputs {list(outputs)}; output_names are {names}, in that order")
+        return list(outputs.values())
+    return list(outputs)
 
 
 def _check_form(model: onnx.ModelProto) -> None:
