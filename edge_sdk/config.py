@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from edge_runtime.errors import ConfigError
+from edge_sdk.losses.terms import LossTerm
 
 __all__ = [
     "AugmentConfig",
@@ -176,6 +177,8 @@ class DistillConfig(_Config, frozen=True, kw_only=True):
     With `views` 0 the teacher answers each clean frame once and its answer moves with the frame in every epoch. With
     `views` K it answers K fixed views of each frame, moved as `view_augment` says (geometry alone), and an epoch goes
     over all of them, each changed further as `augment` says: slower to prepare, and what a student learns more from.
+
+    `terms` replaces the loss above by a sum of weighted terms (`edge_sdk.losses.LossTerm`), feature terms among them.
     """
 
     network: NetworkConfig = NetworkConfig(width=8, depth=4, max_width=48, stem_stride=2)
@@ -185,6 +188,7 @@ class DistillConfig(_Config, frozen=True, kw_only=True):
     distill_weight: float = 0.3
     views: int = 0
     view_augment: AugmentConfig = AugmentConfig()
+    terms: tuple[LossTerm, ...] = ()
 
     def __post_init__(self) -> None:
         _require(0 <= self.views <= 1000, "views", self.views, "0 to 1000 are allowed")

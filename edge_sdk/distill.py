@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess import Preprocessor, PreprocessSpec
@@ -22,11 +23,11 @@ from edge_sdk.frames import (
     network_inputs,
     network_masks,
 )
-from edge_sdk.losses import dice_ce, pixelwise_kd
-from edge_sdk.progress import Progress, ProgressEvent, ignore_progress
+from edge_sdk.losses import compose, dice_ce, pixelwise_kd
+from edge_sdk.progress import Progress, ignore_progress
 from edge_sdk.students import UNet, build_network
-from edge_sdk.teachers import Teacher
-from edge_sdk.train import FitReport, fit
+from edge_sdk.teachers import Teacher, TeacherCache, cached_answers
+from edge_sdk.train import FitReport, Loss, fit
 from edge_sdk.views import make_views
 
 __all__ = ["Trained", "distill_student", "output_planes", "train_teacher"]
@@ -96,15 +97,16 @@ def distill_student(
     classes: int = 1,
     config: DistillConfig | None = None,
     student: UNet | None = None,
+    cache: TeacherCache | None = None,
     checkpoint: Path | None = None,
     progress: Progress = ignore_progress,
 ) -> Trained:
     """A student that imitates `teacher` on every frame, and learns the truth where there is one.
 
-    The teacher answers each frame, or each of its `config.views`, once; its logits are kept as float16, so an epoch
-    costs the student's passes alone. Without `labelled` the teacher is the only truth. `student` replaces the network
-    of `config`. Raises `ConfigError` when there is nothing to learn from or the masks do not fit, `InferenceError` when
-    the teacher's output does not.
+    The teacher answers each frame, or each of its `config.views`, once; its logits are kept as float16, in `cache` on
+    disk where one is given, so an epoch costs the student's passes alone and a second student no teacher run. Without
+    `labelled` the teacher is the only truth. `student` replaces the network of `config`. Raises `ConfigError` when
+    there is nothing to learn from or the masks do not fit, `InferenceError` when the teacher's output does not.
     """
     config = config or DistillConfig()
     planes = output_planes(classes)
@@ -112,27 +114,39 @@ def distill_student(
         raise ConfigError(f"teacher {teacher.name} gives {teacher.classes} planes; {classes} classes need {planes}")
     data = _training_frames(spec, labelled, unlabelled, classes)
     if config.views:
-        data = make_views(data, config.view_augment, config.views, seed=0)
-    data = _with_answers(data, teacher, progress)
+        data = make_views(data, config.view_augment, config.views)
+    data = _with_answers(data, teacher, cache, progress)
     network = student or build_network(
         config.network, in_channels=data.inputs.shape[1], classes=planes, seed=config.optimiser.seed
     )
-    report = fit(
-        network,
-        data,
-        _Loss(config.temperature, config.distill_weight),
-        config.optimiser,
-        config.augment,
-        task="distill",
-        checkpoint=checkpoint,
-        progress=progress,
-    )
+    with _loss(config, network, teacher, data) as loss:
+        report = fit(
+            network,
+            data,
+            loss,
+            config.optimiser,
+            config.augment,
+            task="distill",
+            checkpoint=checkpoint,
+            progress=progress,
+        )
     return Trained(
         network=network,
         fit=report,
         labelled_frames=len(labelled.frames) if labelled else 0,
         unlabelled=tuple(source.record for source in unlabelled),
     )
+
+
+@contextmanager
+def _loss(config: DistillConfig, network: UNet, teacher: Teacher, data: TrainingSet) -> Iterator[Loss]:
+    """The loss of `config`; hooks of feature terms are in place while it is open."""
+    if not config.terms:
+        yield _Loss(config.temperature, config.distill_weight)
+        return
+    module = teacher.forward if isinstance(teacher.forward, nn.Module) else None
+    with compose(config.terms, student=network, teacher=module, example=data.inputs[:1].float()) as loss:
+        yield loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,17 +187,7 @@ def _training_frames(
     )
 
 
-def _with_answers(data: TrainingSet, teacher: Teacher, progress: Progress) -> TrainingSet:
-    """`data` with the teacher's logits on every input."""
-    return replace(data, soft={"mask": Field(values=_teacher_logits(teacher, data.inputs, progress), kind="dense")})
-
-
-def _teacher_logits(teacher: Teacher, inputs: Tensor, progress: Progress, batch_size: int = 16) -> Tensor:
-    """(N, C, H, W) float16; logits are clipped to +-30, where a sigmoid is 0 or 1 to float32, so float16 holds them."""
-    parts = []
-    for start in range(0, len(inputs), batch_size):
-        logits = teacher(inputs[start : start + batch_size].float())
-        parts.append(logits.clamp(-30, 30).to(torch.float16))
-        done = min(start + batch_size, len(inputs))
-        progress(ProgressEvent(task="teacher answers", step=done, total=len(inputs)))
-    return torch.cat(parts).clone()
+def _with_answers(data: TrainingSet, teacher: Teacher, cache: TeacherCache | None, progress: Progress) -> TrainingSet:
+    """`data` with the teacher's logits on every input, from `cache` where they are there."""
+    values, sha256 = cached_answers(teacher, data.inputs.float(), cache, progress)
+    return replace(data, soft={"mask": Field(values=values, kind="dense", sha256=sha256)})
