@@ -154,8 +154,9 @@ class DistillLoss(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # the teacher is no submodule, yet follows this loss to another device
         if self._networks[1] is not None:
-            self._networks[1]._apply(fn)
-        return super()._apply(fn, recurse)
+            self._networks[1]._apply(fn)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _ask_teacher(self, batch: Batch) -> Any:
         teacher = self._networks[1]
