@@ -1,0 +1,1 @@
+"""Recipes, data, training and scores of every task but segmentation, which is `edge_sdk.recipe`."""
