@@ -1,3 +1,8 @@
-"""Metrics that a device can compute: latency and segmentation, in NumPy. Import the module that is needed."""
+"""Metrics in NumPy, which a device can compute too. Import the module that is needed:
+
+`segmentation` (overlap, contour distances in mm), `ellipse` (head circumference), `classification` (accuracy, AUROC,
+average precision, votes by patient), `calibration` (ECE, Brier score, log loss, reliability), `detection` (average
+precision as COCO defines it), `image` (PSNR, SSIM), `bootstrap` (intervals) and `latency`.
+"""
 
 __all__: list[str] = []
