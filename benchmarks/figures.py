@@ -42,11 +42,16 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A key of the table and the function that measures its figures."""
+    """A key of the table and the function that measures its figures.
+
+    `fresh` repeats the training behind stored results; rows that share one may give the same function, which is
+    called once.
+    """
 
     key: str
     what: str
     measure: Callable[[], Sequence[Figure]]
+    fresh: Callable[[], object] | None = None
 
 
 def machine() -> dict[str, object]:
@@ -136,12 +141,32 @@ def _as_json(figures: list[Figure]) -> object:
     return entries[0] if len(entries) == 1 else entries
 
 
-def run(name: str, title: str, rows: Sequence[Row], *, only: Sequence[str], as_json: bool, write: bool) -> int:
-    """Measure and print; 0 when every figure was measured and meets its goal, 1 otherwise."""
+def _train(rows: Sequence[Row]) -> None:
+    """The trainings of `rows`, each once."""
+    for train in dict.fromkeys(row.fresh for row in rows if row.fresh is not None):
+        train()
+
+
+def run(
+    name: str,
+    title: str,
+    rows: Sequence[Row],
+    *,
+    only: Sequence[str],
+    as_json: bool,
+    write: bool,
+    fresh: bool = False,
+) -> int:
+    """Measure and print; 0 when every figure was measured and meets its goal, 1 otherwise.
+
+    With `fresh` the trainings behind the chosen rows are repeated first (hours; a stopped one goes on).
+    """
     unknown = sorted(set(only) - {row.key for row in rows})
     if unknown:
         raise typer.BadParameter(f"unknown key {unknown}; one of {[row.key for row in rows]}")
     chosen = [row for row in rows if not only or row.key in only]
+    if fresh:
+        _train(chosen)
     facts = machine()
     results: dict[str, list[Figure]] = {}
     for row in chosen:
@@ -164,8 +189,9 @@ def main(name: str, title: str, rows: Sequence[Row]) -> None:
         json: Annotated[bool, typer.Option(help="One object with an entry per key.")] = False,
         only: Annotated[list[str] | None, typer.Option(help="Measure this key alone; may be repeated.")] = None,
         write: Annotated[bool, typer.Option(help="Rewrite this table in RESULTS.md.")] = False,
+        fresh: Annotated[bool, typer.Option(help="Repeat the trainings behind the figures first: hours.")] = False,
     ) -> None:
-        raise typer.Exit(run(name, title, rows, only=only or (), as_json=json, write=write))
+        raise typer.Exit(run(name, title, rows, only=only or (), as_json=json, write=write, fresh=fresh))
 
     command.__doc__ = title
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from benchmarks import figures, main_job
+from benchmarks.distill.rows import ROWS as DISTILL_ROWS
 from benchmarks.figures import Figure, Row, run
 
 KEYS = (
@@ -36,8 +37,42 @@ def broken() -> list[Figure]:
     raise RuntimeError("no such thing")
 
 
-def test_main_job_has_every_key() -> None:
+DISTILL_KEYS = (
+    "hc18_teacher",
+    "hc18_student",
+    "kd_gain",
+    "ultra_light",
+    "usgra_student",
+    "label_free_gain",
+    "usgra_detection",
+    "lung_clips",
+    "denoise",
+    "audit_power",
+    "explanation_check",
+    "calibration",
+    "metric_parity",
+    "resume",
+)
+
+
+def test_every_key_is_there() -> None:
     assert tuple(row.key for row in main_job.ROWS) == KEYS
+    assert tuple(row.key for row in DISTILL_ROWS) == DISTILL_KEYS
+
+
+def test_rows_that_share_a_training_train_once(capsys: pytest.CaptureFixture[str]) -> None:
+    calls: list[str] = []
+
+    def train() -> None:
+        calls.append("trained")
+
+    rows = [Row(key=key, what="", measure=lambda: [figure(2.0, True)], fresh=train) for key in ("one", "two")]
+    rows.append(row("three", figure(2.0, True)))
+    assert run("t", "T", rows, only=(), as_json=True, write=False, fresh=True) == 0
+    assert calls == ["trained"]
+    assert run("t", "T", rows, only=("three",), as_json=True, write=False, fresh=True) == 0
+    assert calls == ["trained"]
+    assert capsys.readouterr().out
 
 
 def test_json_has_an_entry_per_key(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,16 +114,13 @@ def settings(case: Case, name: str = "") -> str:
 
 def network(case: Case, name: str) -> UNet:
     """The untrained network called `name`: "teacher", a student, or one trained on labels alone."""
-    if name == "teacher":
-        config = case.teacher.network
-    else:
-        config = case.students[case.alone.get(name, name)].network
+    config = case.teacher.network if name == "teacher" else case.students[case.alone.get(name, name)].network
     channels = Preprocessor(case.spec).output_shape[1]
     return build_network(config, in_channels=channels, classes=output_planes(case.classes))
 
 
 def _home(case: Case, choosing: bool) -> Path:
-    folder = WORK / (case.name + ("-choose" if choosing else ""))
+    folder = WORK / (f"{case.name}-{settings(case)[:8]}" + ("-choose" if choosing else ""))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
