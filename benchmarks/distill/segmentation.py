@@ -108,8 +108,12 @@ def settings(case: Case, name: str = "") -> str:
     """Hash of everything a stored record of `case` was trained with; of one network's settings with `name`."""
     if name == "teacher":
         return recipe_sha256(case.name, case.spec, case.teacher)
-    everything = [case.name, case.spec, case.teacher, case.members, dict(case.students), dict(case.alone)]
-    return recipe_sha256(*everything)
+    if name in case.alone:
+        return recipe_sha256(case.name, case.spec, _labels_alone(case.students[case.alone[name]], 0))
+    taught = [case.name, case.spec, case.teacher, case.members]
+    if name:
+        return recipe_sha256(*taught, case.students[name])
+    return recipe_sha256(*taught, dict(case.students), dict(case.alone))
 
 
 def network(case: Case, name: str) -> UNet:
@@ -120,14 +124,19 @@ def network(case: Case, name: str) -> UNet:
 
 
 def _home(case: Case, choosing: bool) -> Path:
-    folder = WORK / (f"{case.name}-{settings(case)[:8]}" + ("-choose" if choosing else ""))
+    folder = WORK / (case.name + ("-choose" if choosing else ""))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
+def _path(case: Case, name: str, seed: int, home: Path) -> Path:
+    """Where the weights of one network go; other settings go elsewhere."""
+    return home / f"{name}_{seed}-{settings(case, name)[:8]}.pt"
+
+
 def _load(case: Case, name: str, seed: int, home: Path) -> UNet:
     module = network(case, name)
-    module.load_state_dict(load_state_dict(home / f"{name}_{seed}.pt"))
+    module.load_state_dict(load_state_dict(_path(case, name, seed, home)))
     return module.eval()
 
 
@@ -144,13 +153,13 @@ def teacher(case: Case, *, choosing: bool = False) -> Teacher:
 def train(case: Case, name: str, seed: int, *, choosing: bool = False, progress: Progress = ignore_progress) -> Path:
     """Train one network and return the file of its weights; one that is there already is kept."""
     home = _home(case, choosing)
-    path = home / f"{name}_{seed}.pt"
+    path = _path(case, name, seed, home)
     if path.exists():
         return path
     images = case.read("train")
     if choosing:
         images, _ = images.halves()
-    checkpoint = home / f"{name}_{seed}.checkpoint"
+    checkpoint = path.with_suffix(".checkpoint")
     if name == "teacher":
         config = _seeded(case.teacher, seed, case.choose_epochs if choosing else 0)
         trained = train_teacher(
@@ -182,7 +191,7 @@ def train(case: Case, name: str, seed: int, *, choosing: bool = False, progress:
             progress=progress,
         )
     log = {"losses": trained.fit.losses, "seconds": trained.fit.seconds}
-    (home / f"{name}_{seed}.json").write_bytes(msgspec.json.encode(log))
+    path.with_suffix(".json").write_bytes(msgspec.json.encode(log))
     save_state_dict(trained.network, path)
     return path
 
@@ -225,7 +234,7 @@ def _finish(case: Case) -> None:
             label = "member" if name == "teacher" else name
             found = case.score(logits_of(module, case, images), images)
             scores.update({f"{label}.{key}": values for key, values in found.items()})
-            log[label] = msgspec.json.decode((home / f"{name}_{seed}.json").read_bytes())
+            log[label] = msgspec.json.decode(_path(case, name, seed, home).with_suffix(".json").read_bytes())
             if seed == 0:
                 weights[f"{label}.safetensors"] = save_weights(case.name, label, module)
         save_record(
