@@ -263,7 +263,10 @@ def train_all(case: Case, progress: Progress = ignore_progress) -> None:
 
 def _tell_choice(case: Case, name: str, seed: int) -> None:
     _, held = case.read("train").halves()
-    systems = {name: _load(case, name, seed, _home(case, True)), "teacher with flips": teacher(case, choosing=True)}
+    systems: dict[str, Callable[[Tensor], Tensor]] = {
+        name: _load(case, name, seed, _home(case, True)),
+        "teacher with flips": teacher(case, choosing=True),
+    }
     for label, module in systems.items():
         found = case.score(logits_of(module, case, held), held)
         parts = [f"{key} {np.mean(np.abs(values)):.4f} (worst {np.min(values):.4f})" for key, values in found.items()]

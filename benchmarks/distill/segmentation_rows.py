@@ -80,7 +80,11 @@ def measure_hc18_teacher() -> list[Figure]:
     low, high = paired_bootstrap(joined[None])
     e_low, e_high = paired_bootstrap(error[None])
     parameters, macs = _cost(HC18, "teacher")
-    detail = {"parameters_of_a_member": parameters, "macs_of_a_member": macs, "members": HC18.members}
+    detail: dict[str, object] = {
+        "parameters_of_a_member": parameters,
+        "macs_of_a_member": macs,
+        "members": HC18.members,
+    }
     return [
         Figure(
             name="teacher (ensemble, mirrored), Dice",
