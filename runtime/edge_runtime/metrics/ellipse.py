@@ -219,8 +219,8 @@ def _plane(plane: npt.NDArray[Any], spacing: Spacing) -> npt.NDArray[np.float64]
     if len(spacing) != 2 or not all(math.isfinite(s) and s > 0 for s in spacing):
         raise ConfigError(f"spacing {tuple(spacing)}; two positive numbers are needed, mm of a row and of a column")
     if plane.dtype.kind in "biu":
-        return (plane != 0).astype(np.float64)
-    values = plane.astype(np.float64)
+        return np.asarray(plane != 0, np.float64)
+    values: Points = plane.astype(np.float64)
     if not np.isfinite(values).all():
         raise ConfigError(f"{int((~np.isfinite(values)).sum())} of {values.size} probabilities are not finite")
     return values
