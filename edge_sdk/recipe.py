@@ -6,6 +6,7 @@ Paths in a recipe are relative to the recipe's folder. Unknown keys are errors. 
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,17 +58,22 @@ class SimulatedData(_Section, frozen=True, kw_only=True, tag_field="kind", tag="
 class FolderData(_Section, frozen=True, kw_only=True, tag_field="kind", tag="folder"):
     """Pairs of image files with masks of the same names (any image suffix) in two folders.
 
-    `mask_values[k]` is the grey value of class k in the masks, background first. `manifest` is a CSV file with the
-    columns `file` and `split` (`train` or `test`); without it every `hold_out_every`-th pair by name is held out.
+    `mask_values[k]` is the value of class k in the masks, background first: a grey level, or the index where the file
+    has a palette. `manifest` is a CSV file with the columns `file` and `split` (`train` or `test`); without it every
+    `hold_out_every`-th pair by name is held out. `group` names a column (an exam, a patient) that may not be in two
+    splits.
     """
 
     images: str
     masks: str
     mask_values: tuple[int, ...] = (0, 255)
     manifest: str = ""
+    group: str = ""
     hold_out_every: int = 5
 
     def __post_init__(self) -> None:
+        if self.group and not self.manifest:
+            raise ConfigError(f"data: group is {self.group!r}, a column of a manifest; name the manifest too")
         if self.hold_out_every < 2:
             raise ConfigError(f"data: hold_out_every is {self.hold_out_every}; at least 2 is needed")
         values = self.mask_values
@@ -111,20 +117,31 @@ DEMO_CINE = PydicomExample(name="ybr_color", scan_area=(41, 25, 297, 202))
 
 
 class TeacherSection(_Section, frozen=True, kw_only=True):
-    """Where the teacher comes from: trained as `train` says, or the ONNX or TorchScript `file`.
+    """Where the teacher comes from: trained as `train` says, or ONNX or TorchScript files.
 
-    `output` says whether the file gives logits or probabilities. `checkpoint` is a state dict for the
-    network of `train`, which is then not trained.
+    `file` is one teacher, `files` several that answer together; `output` says whether they give logits or
+    probabilities. `checkpoint` is a state dict for the network of `train`, which is then not trained. `members` above 1
+    trains as many networks, from `train`'s seed upwards. Several answer as one by `weighting`
+    (`edge_sdk.teachers.ensemble`); with `flips` each also sees the mirrored frame.
     """
 
     train: TeacherConfig = TeacherConfig()
     file: str = ""
+    files: tuple[str, ...] = ()
     checkpoint: str = ""
     output: Literal["logits", "probabilities"] = "logits"
+    members: int = 1
+    weighting: Literal["mean", "confidence", "max-probability"] = "mean"
+    flips: bool = False
 
     def __post_init__(self) -> None:
-        if self.file and self.checkpoint:
-            raise ConfigError("teacher: both file and checkpoint are set; give one")
+        given = [name for name in ("file", "files", "checkpoint") if getattr(self, name)]
+        if len(given) > 1:
+            raise ConfigError(f"teacher: both {given[0]} and {given[1]} are set; give one")
+        if not 1 <= self.members <= 20:
+            raise ConfigError(f"teacher: members is {self.members}; 1 to 20 are allowed")
+        if given and self.members > 1:
+            raise ConfigError(f"teacher: members is {self.members}, but {given[0]} is not trained; leave members out")
 
 
 DEMO_STEPS = (CropToScanArea(), ToGray(), Letterbox(height=128, width=128), Normalize())
@@ -136,6 +153,7 @@ class Recipe(_Section, frozen=True, kw_only=True):
     `classes` names the foreground classes; `unlabelled` may stay empty.
     """
 
+    task: Literal["segmentation"] = "segmentation"
     name: str = "demo"
     classes: tuple[str, ...] = ("anechoic",)
     data: SimulatedData | FolderData = SimulatedData()
@@ -156,17 +174,40 @@ class Recipe(_Section, frozen=True, kw_only=True):
             raise ConfigError(f"classes is {list(self.classes)}; simulated frames have one class (anechoic regions)")
 
 
-def load_recipe(path: Path) -> Recipe:
+# task -> (where its recipe and its `run` are, the recipe's name)
+_TASKS = {
+    "classification": ("edge_sdk.tasks.classification", "ClassificationRecipe"),
+    "detection": ("edge_sdk.tasks.detection", "DetectionRecipe"),
+    "restoration": ("edge_sdk.tasks.restoration", "RestorationRecipe"),
+}
+
+
+def _struct(task: str) -> Any:
+    if task == "segmentation":
+        return Recipe
+    package, name = _TASKS[task]
+    return getattr(import_module(f"{package}.recipe"), name)
+
+
+def load_recipe(path: Path) -> Any:
     """The recipe in the YAML file `path`; `ConfigError` naming the file for anything that is wrong with it."""
     return parse_recipe(read_text(path, "recipe"), str(path))
 
 
-def parse_recipe(text: str, origin: str = "recipe") -> Recipe:
-    """The recipe in a YAML `text`; `origin` stands in messages. An empty text is the demonstration's recipe."""
-    return to_struct(parse_yaml(text, origin), Recipe, origin)
+def parse_recipe(text: str, origin: str = "recipe") -> Any:
+    """The recipe in a YAML `text`: a `Recipe`, or the recipe of the task that its key `task` names.
+
+    `origin` stands in messages. An empty text is the demonstration's recipe.
+    """
+    content = parse_yaml(text, origin)
+    task = content.get("task", "segmentation") if isinstance(content, dict) else "segmentation"
+    if task != "segmentation" and task not in list(_TASKS):
+        known = ", ".join(sorted([*_TASKS, "segmentation"]))
+        raise ConfigError(f"{origin}: task is {task!r}; one of {known} is needed")
+    return to_struct(content, _struct(task), origin)
 
 
-def effective_yaml(recipe: Recipe) -> str:
+def effective_yaml(recipe: Any) -> str:
     """Every setting of `recipe`, defaults included, as YAML that `parse_recipe` reads back to an equal recipe."""
     yaml = require("yaml", "to write a recipe")
     text: str = yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, default_flow_style=None, width=100)
@@ -174,8 +215,10 @@ def effective_yaml(recipe: Recipe) -> str:
 
 
 def run_recipe(path: Path, out_dir: Path, progress: Progress = ignore_progress) -> dict[str, Any]:
-    """Run the recipe in the YAML file `path` and write its outputs into `out_dir`; see `recipe_run.run`."""
-    from edge_sdk.recipe_run import run
-
+    """Run the recipe in the YAML file `path` and write its outputs into `out_dir`; see the task's `run`."""
     path = Path(path)
-    return run(load_recipe(path), base=path.resolve().parent, out_dir=Path(out_dir), progress=progress)
+    recipe = load_recipe(path)
+    module = "edge_sdk.recipe_run" if recipe.task == "segmentation" else f"{_TASKS[recipe.task][0]}.run"
+    run = import_module(module).run
+    report: dict[str, Any] = run(recipe, base=path.resolve().parent, out_dir=Path(out_dir), progress=progress)
+    return report

@@ -18,6 +18,7 @@ from edge_runtime.preprocess import Preprocessor
 from edge_sdk.config import NetworkConfig
 from edge_sdk.distill import Trained, distill_student, output_planes, train_teacher
 from edge_sdk.evaluate import predict_masks, score_masks
+from edge_sdk.evaluate.folds import check_split
 from edge_sdk.frame_store import load_labelled, save_labelled
 from edge_sdk.frames import LabelledFrames, UnlabelledFrames, network_inputs, network_masks
 from edge_sdk.pairs import find_pairs, read_pairs
@@ -25,12 +26,33 @@ from edge_sdk.progress import Progress, ProgressEvent, ignore_progress
 from edge_sdk.recipe import FolderData, Recipe, SimulatedData, effective_yaml
 from edge_sdk.stages import StageResult, Stages, code_sha256
 from edge_sdk.students import UNet, build_network, count_macs, count_parameters
-from edge_sdk.teachers import Teacher, load_state_dict, load_teacher, save_state_dict, teacher_from_module
+from edge_sdk.teachers import (
+    Teacher,
+    TeacherCache,
+    ensemble,
+    load_state_dict,
+    load_teacher,
+    save_state_dict,
+    teacher_from_module,
+    with_flips,
+)
 from edge_sdk.unlabelled import read_unlabelled
 
 __all__ = ["RecipeData", "RecipeOutcome", "make_student", "read_data", "run"]
 
-_CODE = ("augment", "batch", "config", "distill", "evaluate", "frames", "losses", "students", "teachers", "train")
+_CODE = (
+    "augment",
+    "batch",
+    "config",
+    "distill",
+    "evaluate",
+    "frames",
+    "losses",
+    "students",
+    "teachers",
+    "train",
+    "views",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -90,6 +112,8 @@ def _simulated(data: SimulatedData, stages: Stages) -> tuple[LabelledFrames, Lab
 
 
 def _folder(data: FolderData, base: Path) -> tuple[LabelledFrames, LabelledFrames]:
+    if data.group:
+        check_split(base / data.manifest, group=data.group)
     pairs = find_pairs(
         base / data.images,
         base / data.masks,
@@ -135,6 +159,7 @@ def make_student(recipe: Recipe, *, base: Path, stages: Stages, data: RecipeData
             unlabelled=data.unlabelled,
             classes=classes,
             config=recipe.distill,
+            cache=TeacherCache(stages.root / "answers"),
             checkpoint=stages.work_folder("student", inputs) / "checkpoint.pt",
             progress=stages.progress,
         )
@@ -153,15 +178,19 @@ def _network(recipe: Recipe, config: NetworkConfig) -> UNet:
 
 
 def _teacher(recipe: Recipe, base: Path, stages: Stages, data: RecipeData) -> tuple[Teacher, dict[str, Any]]:
-    section, planes = recipe.teacher, output_planes(len(recipe.classes))
-    network: UNet | None = None
-    if section.file:
-        teacher = load_teacher(base / section.file, classes=planes, output=section.output)
-    elif section.checkpoint:
-        network = _network(recipe, section.train.network)
-        teacher = load_teacher(base / section.checkpoint, classes=planes, module=network)
+    """The teacher and its result: one network or file, or several joined, with flips where asked for."""
+    section = recipe.teacher
+    if section.file or section.files or section.checkpoint:
+        teachers = _given_teachers(recipe, base)
+        result: dict[str, Any] = {}
     else:
-        return _trained_teacher(recipe, stages, data)
+        trained = [_trained_teacher(recipe, stages, data, member) for member in range(section.members)]
+        teachers, result = [teacher for teacher, _ in trained], trained[0][1]
+    if len(teachers) == 1 and not section.flips and result:
+        return teachers[0], result
+    if section.flips:
+        teachers = [with_flips(teacher) for teacher in teachers]
+    teacher = teachers[0] if len(teachers) == 1 else ensemble(teachers, weighting=section.weighting)
     inputs = {
         "teacher": teacher.sha256,
         "output": section.output,
@@ -169,12 +198,26 @@ def _teacher(recipe: Recipe, base: Path, stages: Stages, data: RecipeData) -> tu
         "data": data.sha256,
         "code": _train_code(),
     }
-    stage = stages.run("teacher", inputs, lambda folder: _finish(None, None, teacher, recipe, data))
-    return teacher, stage.record.result
+    name = "ensemble" if result else "teacher"
+    stage = stages.run(name, inputs, lambda folder: _finish(None, None, teacher, recipe, data))
+    costs = {key: result[key] for key in ("parameters", "macs", "training") if key in result}
+    return teacher, {**stage.record.result, **costs, "members": len(teachers)} if result else stage.record.result
 
 
-def _trained_teacher(recipe: Recipe, stages: Stages, data: RecipeData) -> tuple[Teacher, dict[str, Any]]:
+def _given_teachers(recipe: Recipe, base: Path) -> list[Teacher]:
+    section, planes = recipe.teacher, output_planes(len(recipe.classes))
+    if section.checkpoint:
+        network = _network(recipe, section.train.network)
+        return [load_teacher(base / section.checkpoint, classes=planes, module=network)]
+    names = section.files or (section.file,)
+    return [load_teacher(base / name, classes=planes, output=section.output) for name in names]
+
+
+def _trained_teacher(recipe: Recipe, stages: Stages, data: RecipeData, member: int) -> tuple[Teacher, dict[str, Any]]:
     config = recipe.teacher.train
+    if member:
+        optimiser = msgspec.structs.replace(config.optimiser, seed=config.optimiser.seed + member)
+        config = msgspec.structs.replace(config, optimiser=optimiser)
     inputs = {
         "train": config,
         "preprocess": recipe.preprocess,
@@ -182,6 +225,7 @@ def _trained_teacher(recipe: Recipe, stages: Stages, data: RecipeData) -> tuple[
         "data": data.sha256,
         "code": _train_code(),
     }
+    task = f"teacher-{member}" if member else "teacher"
 
     def make(folder: Path) -> dict[str, Any]:
         trained = train_teacher(
@@ -189,15 +233,16 @@ def _trained_teacher(recipe: Recipe, stages: Stages, data: RecipeData) -> tuple[
             spec=recipe.preprocess,
             classes=len(recipe.classes),
             config=config,
-            checkpoint=stages.work_folder("teacher", inputs) / "checkpoint.pt",
+            checkpoint=stages.work_folder(task, inputs) / "checkpoint.pt",
             progress=stages.progress,
         )
         return _finish(folder / "teacher.pt", trained, trained.network, recipe, data)
 
-    stage = stages.run("teacher", inputs, make)
+    stage = stages.run(task, inputs, make)
     network = _network(recipe, config.network)
     network.load_state_dict(load_state_dict(stage.folder / "teacher.pt"))
-    return teacher_from_module(network, classes=network.classes, name="teacher.pt"), stage.record.result
+    name = f"{task}.pt"
+    return teacher_from_module(network, classes=network.classes, name=name), stage.record.result
 
 
 def _finish(

@@ -75,7 +75,13 @@ def test_the_effective_recipe_reads_back_equal() -> None:
         ("data: {kind: simulated, trian: 3}", r"'data.trian'.*'train'"),
         ("preprocess: {steps: [{step: letterbox, heigth: 3}]}", r"'preprocess.steps\[0\].heigth'.*'height'"),
         ("unlabelled: [{kind: file, path: a, evry: 1}]", r"'unlabelled\[0\].evry'.*'every'"),
-        ("zzz: 1", "known keys: name, classes, data"),
+        ("zzz: 1", "known keys: task, name, classes, data"),
+        ("task: telepathy", "task is 'telepathy'; one of classification, detection"),
+        ("task: [1]", "one of classification, detection"),
+        ("teacher: {files: [a.onnx], checkpoint: b.pt}", "both files and checkpoint"),
+        ("teacher: {members: 0}", "members is 0"),
+        ("teacher: {members: 2, file: a.onnx}", "file is not trained"),
+        ("data: {kind: folder, images: a, masks: b, group: exam}", "name the manifest too"),
         ("data: {kind: cloud}", "data: kind is 'cloud'; one of simulated, folder is needed"),
         ("data: {train: 3}", "one of simulated, folder is needed"),
         ("teachr: {}\ndistil: {}", "teachr.*distil"),
@@ -151,6 +157,19 @@ def test_a_rerun_redoes_only_what_changed(folder: Path) -> None:
     assert _run(folder)["student"] == first["student"]
 
 
+def test_several_teachers_answer_as_one_and_are_asked_once(folder: Path) -> None:
+    text = SMALL.replace("teacher: {train", "teacher: {members: 2, flips: true, weighting: confidence, train")
+    report = _run(folder, text)
+    assert report["teacher"]["members"] == 2
+    assert report["teacher"]["dice"]["n"] == 2
+    events: list[ProgressEvent] = []
+    _run(folder, text.replace("network: {width: 2", "temperature: 3, network: {width: 2"), events)
+    notes = {event.task: event.note for event in events if event.note}
+    assert notes["teacher"] == notes["teacher-1"] == notes["ensemble"] == "cached"
+    # the second student found the answers on disk
+    assert [event.step for event in events if event.task == "teacher answers" and not event.note] == []
+
+
 def test_changed_frames_change_the_run(folder: Path) -> None:
     first = _run(folder)
     cv2.imwrite(str(folder / "images" / "0.png"), np.zeros((24, 24), np.uint8))
@@ -222,6 +241,10 @@ def test_a_manifest_splits(folder: Path) -> None:
     (folder / "m.csv").write_text("file,split\n0.png,maybe")
     with pytest.raises(ConfigError, match=r"m\.csv, line 2.*'maybe'"):
         _run(folder, text)
+    exams = [f"{k}.png,{'test' if k < 3 else 'train'},{k // 2}" for k in range(8)]
+    (folder / "m.csv").write_text("\n".join(["file,split,exam", *exams]))
+    with pytest.raises(ConfigError, match=r"exam '1' is in two splits, 2\.png in 'test' and 3\.png in 'train'"):
+        _run(folder, text.replace("manifest: m.csv", "manifest: m.csv, group: exam"))
     (folder / "m.csv").unlink()
     with pytest.raises(ConfigError, match=r"m\.csv cannot be read"):
         _run(folder, text)
