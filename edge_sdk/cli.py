@@ -12,6 +12,7 @@ import typer
 from edge_export.cli import app as export_app
 from edge_runtime.cli.app import app as runtime_app
 from edge_runtime.cli.guard import Json, emit_json, guarded, new_app
+from edge_sdk.evaluate.cli import evaluate
 
 __all__ = ["app", "main"]
 
@@ -21,6 +22,7 @@ app = new_app(
 )
 app.add_typer(export_app, name="export", help="The commands of edge-export.")
 app.add_typer(runtime_app, name="runtime", help="The commands of edge-runtime.")
+app.command()(evaluate)
 
 
 @app.command()
