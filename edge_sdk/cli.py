@@ -50,6 +50,9 @@ def demo(
 def distill(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML; unknown keys are errors.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for student, report and cached stages.")],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the recipe's paths start from; its own folder without it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train or load the teacher of RECIPE and distil its student."""
@@ -58,7 +61,7 @@ def distill(
 
     typer.echo(effective_yaml(load_recipe(recipe)), err=True, nl=False)
     with show_progress() as progress:
-        report = run_recipe(recipe, out, progress)
+        report = run_recipe(recipe, out, progress, base=data)
     if as_json:
         emit_json(report)
         return

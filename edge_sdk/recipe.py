@@ -214,11 +214,19 @@ def effective_yaml(recipe: Any) -> str:
     return text
 
 
-def run_recipe(path: Path, out_dir: Path, progress: Progress = ignore_progress) -> dict[str, Any]:
-    """Run the recipe in the YAML file `path` and write its outputs into `out_dir`; see the task's `run`."""
+def run_recipe(
+    path: Path, out_dir: Path, progress: Progress = ignore_progress, *, base: Path | None = None
+) -> dict[str, Any]:
+    """Run the recipe in the YAML file `path` and write its outputs into `out_dir`; see the task's `run`.
+
+    The recipe's paths are relative to `base`, its own folder by default.
+    """
     path = Path(path)
     recipe = load_recipe(path)
     module = "edge_sdk.recipe_run" if recipe.task == "segmentation" else f"{_TASKS[recipe.task][0]}.run"
     run = import_module(module).run
-    report: dict[str, Any] = run(recipe, base=path.resolve().parent, out_dir=Path(out_dir), progress=progress)
+    folder = path.resolve().parent if base is None else Path(base)
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder; give the one that the recipe's paths start from")
+    report: dict[str, Any] = run(recipe, base=folder, out_dir=Path(out_dir), progress=progress)
     return report

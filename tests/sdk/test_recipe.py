@@ -280,3 +280,16 @@ def test_fetal_heads_can_be_learned(tmp_path: Path) -> None:
     report = run(parse_recipe(text), base=base, out_dir=tmp_path / "out")
     assert report["frames"] == {"train": 161, "held_out": 55}
     assert report["teacher"]["dice"]["mean"] > 0.6
+
+
+@pytest.mark.parametrize(("name", "case"), [("hc18", "hc18"), ("usgra", "usgra")])
+def test_the_recipes_of_the_benchmark_are_its_settings(name: str, case: str) -> None:
+    from benchmarks.distill.cases import CASES
+
+    recipe, measured = load_recipe(Path(__file__).parents[2] / "examples" / "recipes" / f"{name}.yaml"), CASES[case]
+    assert recipe.preprocess == measured.spec
+    assert recipe.teacher.train == measured.teacher
+    assert recipe.teacher.members == measured.members
+    assert recipe.teacher.flips
+    assert recipe.distill == measured.students["student"]
+    assert len(recipe.classes) == measured.classes
