@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from benchmarks.distill import stored
 from benchmarks.figures import Figure
 from edge_runtime.errors import ConfigError
+from edge_runtime.preprocess.spec import Letterbox, Normalize, PreprocessSpec, Stack, ToGray
 from edge_sdk.config import AugmentConfig, OptimiserConfig
 from edge_sdk.progress import Progress, ProgressEvent, ignore_progress
 from edge_sdk.tasks.classification.data import ClipSet, ManifestRow, patient_folds, read_clips, read_manifest
@@ -55,7 +55,7 @@ def _manifest(*licences: str) -> ManifestData:
         columns=Columns(file="clip_file", patient="group"),
         where={"licence": licences},
         skip_empty=True,
-        samples=8,
+        samples=6,
     )
 
 
@@ -67,13 +67,19 @@ RECIPE = ClassificationRecipe(
     name="lung_clips",
     data=_manifest("CC BY 4.0", "CC BY 2.0"),
     classes=CLASSES,
+    preprocess=PreprocessSpec(
+        steps=(ToGray(), Letterbox(height=64, width=64), Normalize(mean=0.25, std=0.25), Stack(n=4, stride=5))
+    ),
     teacher=TeacherSource(
         train=ClassTeacherConfig(
-            network=ClassifierConfig(width=32, max_width=128, dropout=0.2), optimiser=_OPTIMISER, augment=_AUGMENT
+            network=ClassifierConfig(width=24, max_width=128, dropout=0.2), optimiser=_OPTIMISER, augment=_AUGMENT
         )
     ),
     distill=ClassDistillConfig(
-        optimiser=msgspec.structs.replace(_OPTIMISER, epochs=14), augment=_AUGMENT, distill_weight=0.9
+        network=ClassifierConfig(width=8, max_width=32),
+        optimiser=msgspec.structs.replace(_OPTIMISER, epochs=12),
+        augment=_AUGMENT,
+        distill_weight=0.9,
     ),
 )
 EXTERNAL = _manifest("CC BY-NC 4.0")
@@ -152,3 +158,175 @@ def _train_seed(
         log=log,
         weights=weights,
     )
+
+
+def _answers(record: stored.SeedRecord, name: str) -> Floats:
+    """(N, 2) stored probabilities of `name` for the CC BY clips, then the external ones."""
+    abnormal = record.array(f"{name}.abnormal")
+    return np.stack([1 - abnormal, abnormal], axis=1)
+
+
+def _stored_students(record: stored.SeedRecord, rows: list[ManifestRow], clips: ClipSet, external: ClipSet) -> Floats:
+    """What the stored students of all folds answer now, as `_answers`; each patient by one that never saw it."""
+    from edge_sdk.tasks.classification.training import build_classifier
+
+    found = np.zeros((len(clips) + len(external), len(CLASSES)))
+    for fold, held in enumerate(patient_folds(rows, FOLDS)):
+        network = build_classifier(RECIPE.distill.network, RECIPE.preprocess, len(CLASSES))
+        stored.load_weights(ROW, f"student_{fold}", network)
+        place = np.array([name in held for name in clips.patients])
+        found[: len(clips)][place] = _softmax(network, clips, "student")[place]
+        found[len(clips) :] += _softmax(network, external, "student") / FOLDS
+    return found
+
+
+def _histograms(clips: ClipSet) -> Floats:
+    """(N, 32): shares of grey values; a clip's brightness and nothing of its shape."""
+    grey = clips.inputs * 0.25 + 0.25  # undo the recipe's Normalize
+    return np.array([np.histogram(clip, bins=32, range=(0, 1))[0] / clip.size for clip in grey])
+
+
+def _nearest_mean(train: ClipSet, test: ClipSet) -> Floats:
+    """(N, 2) shares of nearness to each class's mean brightness histogram, patients counted alike."""
+    histograms, labels = _histograms(train), train.labels
+    means = []
+    for label in range(len(CLASSES)):
+        names = sorted({name for name, own in zip(train.patients, labels, strict=True) if own == label})
+        of_patient = [
+            histograms[(labels == label) & np.array([own == name for own in train.patients])].mean(axis=0)
+            for name in names
+        ]
+        means.append(np.mean(of_patient, axis=0))
+    distance = np.array([np.abs(_histograms(test) - mean).sum(axis=1) for mean in means]).T
+    return 1 - distance / distance.sum(axis=1, keepdims=True)
+
+
+def _baseline(rows: list[ManifestRow], clips: ClipSet, external: ClipSet) -> Floats:
+    found = np.zeros((len(clips) + len(external), len(CLASSES)))
+    for held in patient_folds(rows, FOLDS):
+        train, test = clips.split(held)
+        place = np.array([name in held for name in clips.patients])
+        found[: len(clips)][place] = _nearest_mean(train, test)
+    found[len(clips) :] = _nearest_mean(clips, external)
+    return found
+
+
+def _scores(answers: Floats, clips: ClipSet) -> ClassScores:
+    return score_patients(patient_votes(answers, clips.labels.tolist(), clips.patients, clips.files), len(CLASSES))
+
+
+def _right(scores: ClassScores) -> Floats:
+    return np.array([vote.predicted == vote.label for vote in scores.votes], np.float64)
+
+
+def _interval(values: Floats, labels: npt.NDArray[np.int64], draws: int = 4000) -> tuple[float, float]:
+    """95 % percentile bootstrap of the class-balanced mean of (S seeds, N patients); patients within their class."""
+    rng = np.random.default_rng(0)
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    means = np.empty(draws)
+    for k in range(draws):
+        seeds = rng.integers(0, len(values), len(values))
+        parts = [values[np.ix_(seeds, rng.choice(own, len(own)))].mean() for own in groups]
+        means[k] = np.mean(parts)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def measure_lung_clips() -> list[Figure]:
+    """The figures of the row, from stored answers; the first seed's students are run again."""
+    try:
+        rows, clips = _clips(external=False)
+        _, external = _clips(external=True)
+        records = stored.load_records(ROW)
+    except ConfigError as error:
+        return [_unmeasured(str(error))]
+    recipe, data = _hashes(rows)
+    for record in records:
+        reason = stored.check_fresh(record, recipe, data)
+        if not reason and record.names != [*clips.files, *external.files]:
+            reason = f"stale: {ROW}, seed {record.seed}, was scored on other clips"
+        if reason:
+            return [_unmeasured(reason)]
+    teachers = [_answers(record, "teacher") for record in records]
+    students = [_answers(record, "student") for record in records]
+    students[0] = _stored_students(records[0], rows, clips, external)
+    baseline = _baseline(rows, clips, external)
+    own, other = slice(0, len(clips)), slice(len(clips), None)
+    figures = _cohort("patients of CC BY clips", clips, *(_cut(x, own) for x in (teachers, students, [baseline])))
+    figures += _cohort("external CC BY-NC clips", external, *(_cut(x, other) for x in (teachers, students, [baseline])))
+    return figures
+
+
+def _cut(answers: list[Floats], part: slice) -> list[Floats]:
+    return [values[part] for values in answers]
+
+
+def _unmeasured(reason: str) -> Figure:
+    return Figure(name=ROW, value=None, goal=GOAL, unit="", n=0, met=None, reason=reason)
+
+
+def _cohort(
+    cohort: str, clips: ClipSet, teachers: list[Floats], students: list[Floats], baseline: list[Floats]
+) -> list[Figure]:
+    """Student above the baseline, student against its teacher, and agreement with it, on one cohort."""
+    of = {
+        name: [_scores(answers, clips) for answers in found]
+        for name, found in (("teacher", teachers), ("student", students), ("baseline", baseline))
+    }
+    labels = np.array([vote.label for vote in of["student"][0].votes])
+    right = {name: np.stack([_right(score) for score in scores]) for name, scores in of.items()}
+    mean = {name: float(np.mean([s.balanced_accuracy for s in scores])) for name, scores in of.items()}
+    gain = right["student"] - right["baseline"]
+    low, high = _interval(right["student"], labels)
+    gain_low, gain_high = _interval(gain, labels)
+    drop_low, drop_high = _interval(right["teacher"] - right["student"], labels)
+    drop = 100 * (mean["teacher"] - mean["student"])
+    same = [agreement(a, b) for a, b in zip(students, teachers, strict=True)]
+    n, seeds = len(labels), len(students)
+    detail: dict[str, object] = {
+        "seeds": seeds,
+        "patients": dict(zip((spec.name for spec in CLASSES), np.bincount(labels).tolist(), strict=True)),
+        "teacher": mean["teacher"],
+        "student": mean["student"],
+        "brightness_histogram_nearest_mean": mean["baseline"],
+        "majority": 0.5,
+        "gain_over_histogram": [100 * gain_low, 100 * gain_high],
+        "student_auroc": [score.auroc[1] for score in of["student"]],
+        "sensitivity_of_first_seed": [list(pair) for pair in of["student"][0].sensitivity_interval],
+        "patients_right_in_share_of_seeds": dict(
+            zip((f"{v.patient}/{CLASSES[v.label].name}" for v in of["student"][0].votes),
+                right["student"].mean(axis=0).round(3).tolist(), strict=True)
+        ),
+    }  # fmt: skip
+    threshold = max(0.5, mean["baseline"])
+    return [
+        Figure(
+            name=f"student, balanced accuracy by patient, {cohort}",
+            value=100 * mean["student"],
+            goal=f"above majority 50 and brightness histogram {100 * mean['baseline']:.1f}, with interval",
+            unit="%",
+            n=n,
+            met=mean["student"] > threshold and low > 0.5 and gain_low > 0,
+            spread=f"95 % {100 * low:.1f} to {100 * high:.1f} over patients x {seeds} seeds; "
+            f"over the histogram {100 * gain_low:+.1f} to {100 * gain_high:+.1f}",
+            detail=detail,
+        ),
+        Figure(
+            name=f"teacher minus student, {cohort}",
+            value=drop,
+            goal="<= 2 points",
+            unit="points",
+            n=n,
+            met=drop <= 2,
+            spread=f"95 % {100 * drop_low:+.1f} to {100 * drop_high:+.1f}; teacher {100 * mean['teacher']:.1f} %",
+        ),
+        Figure(
+            name=f"clips on which student and teacher agree, {cohort}",
+            value=100 * float(np.mean(same)),
+            goal="stated, no diagnosis claim",
+            unit="%",
+            n=len(clips),
+            met=None,
+            spread="seeds " + ", ".join(f"{100 * value:.1f}" for value in same),
+        ),
+    ]

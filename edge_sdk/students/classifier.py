@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -55,8 +56,7 @@ class Encoder(nn.Module):
         if max_width < width:
             raise ConfigError(f"max_width is {max_width}; at least width ({width}) is needed")
         widths = [in_channels, *(min(width << stage, max_width) for stage in range(depth))]
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.stages = nn.Sequential(*(_block(a, b, convs, stride=2) for a, b in pairs))
+        self.stages = nn.Sequential(*(_block(a, b, convs, stride=2) for a, b in pairwise(widths)))
         self.in_channels, self.features = in_channels, widths[-1]
 
     def forward(self, frames: Tensor) -> Tensor:

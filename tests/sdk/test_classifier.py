@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -40,7 +42,7 @@ def test_summaries_against_a_loop_over_time() -> None:
     clip = _random(1, 3, 16, 16)
     maps = [network.encoder(clip[:, k : k + 1]) for k in range(3)]
     pooled = torch.stack([m.mean(dim=(2, 3)) for m in maps])
-    change = torch.stack([(b - a).abs().mean(dim=(2, 3)) for a, b in zip(maps, maps[1:], strict=False)])
+    change = torch.stack([(b - a).abs().mean(dim=(2, 3)) for a, b in pairwise(maps)])
     features = torch.cat([pooled.mean(0), pooled.amax(0), change.mean(0)], dim=1)
     torch.testing.assert_close(network(clip), network.head(features), atol=1e-5, rtol=1e-5)
 
@@ -77,7 +79,7 @@ def test_costs_are_those_of_the_docstring() -> None:
 def _depthwise_twin() -> nn.Module:
     layers: list[nn.Module] = []
     widths = (1, 16, 32, 64, 64)
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         for inputs, stride in ((before, 2), (after, 1)):
             layers += [
                 nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),

@@ -21,6 +21,7 @@ __all__ = [
     "ClassifierConfig",
     "Columns",
     "ManifestData",
+    "TeacherSource",
 ]
 
 
@@ -141,10 +142,14 @@ class ClassSpec(_Section, frozen=True, kw_only=True):
 
 
 class TeacherSource(_Section, frozen=True, kw_only=True):
-    """The teacher is trained as `train` says, or is the ONNX or TorchScript `file` that gives class logits (N, K)."""
+    """The teacher is trained as `train` says, or is the ONNX or TorchScript `file` that gives classes (N, K).
+
+    `output` says whether the file gives logits or probabilities.
+    """
 
     train: ClassTeacherConfig = ClassTeacherConfig()
     file: str = ""
+    output: Literal["logits", "probabilities"] = "logits"
 
 
 _STEPS = (ToGray(), Letterbox(height=96, width=96), Normalize(mean=0.25, std=0.25), Stack(n=4, stride=5))

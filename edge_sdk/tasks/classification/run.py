@@ -27,7 +27,7 @@ from edge_sdk.tasks.classification.training import (
     distill_classifier,
     train_teacher,
 )
-from edge_sdk.teachers import load_state_dict, load_teacher, save_state_dict
+from edge_sdk.teachers import OutputForm, load_state_dict, load_teacher, save_state_dict
 
 __all__ = ["OUTPUT_NAME", "run"]
 
@@ -99,10 +99,11 @@ def run(
 def _teacher(work: _Run, base: Path) -> tuple[Callable[[Tensor], Tensor], str, dict[str, Any]]:
     source = work.recipe.teacher
     if source.file:
-        loaded = load_teacher(base / source.file, classes=work.classes)
-        inputs = work.inputs(teacher=loaded.sha256)
-        stage = work.stages.run("teacher", inputs, lambda folder: _score(work, loaded.forward, loaded.name))
-        return loaded.forward, loaded.sha256, stage.record.result
+        form = OutputForm(channels=work.classes, layout="vector", values=source.output)
+        loaded = load_teacher(base / source.file, form=form)
+        inputs = work.inputs(teacher=[loaded.sha256, source.output])
+        stage = work.stages.run("teacher", inputs, lambda folder: _score(work, loaded, loaded.name))
+        return loaded, loaded.sha256, stage.record.result
     config = source.train
     inputs = work.inputs(train=config)
 

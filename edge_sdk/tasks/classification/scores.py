@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -78,18 +78,13 @@ def patient_votes(
         raise ConfigError("rows of probabilities must be 0 or more and sum to 1; take the softmax of logits first")
     files_of = list(zip(patients, map(int, labels), files, strict=True))
     keys, of_files = grouped_vote(probabilities, files_of)
-    owners = [(patient, label) for patient, label, _ in _triples(keys)]
+    owners = [(patient, label) for patient, label, _ in cast(list[tuple[str, int, str]], keys)]
     _, means = grouped_vote(of_files, owners)
     clips = Counter((patient, label) for patient, label, _ in files_of)
     return [
         PatientVote(patient=patient, label=label, clips=clips[patient, label], probability=tuple(map(float, mean)))
         for (patient, label), mean in zip(dict.fromkeys(owners), means, strict=True)
     ]
-
-
-def _triples(keys: Sequence[Any]) -> Iterator[tuple[str, int, str]]:
-    for patient, label, file in keys:
-        yield patient, label, file
 
 
 def exact_interval(right: int, n: int, level: float = 0.95) -> tuple[float, float]:
