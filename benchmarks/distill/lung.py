@@ -198,7 +198,8 @@ def _nearest_mean(train: ClipSet, test: ClipSet) -> Floats:
         ]
         means.append(np.mean(of_patient, axis=0))
     distance = np.array([np.abs(_histograms(test) - mean).sum(axis=1) for mean in means]).T
-    return 1 - distance / distance.sum(axis=1, keepdims=True)
+    shares: Floats = 1 - distance / distance.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _baseline(rows: list[ManifestRow], clips: ClipSet, external: ClipSet) -> Floats:

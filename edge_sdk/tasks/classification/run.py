@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edge_runtime.atomic import make_folder, write_bytes
 from edge_runtime.errors import ConfigError
 from edge_sdk.progress import Progress, ignore_progress
+from edge_sdk.recipe import effective_yaml
 from edge_sdk.stages import Stages, code_sha256
 from edge_sdk.students import count_macs, count_parameters
 from edge_sdk.tasks.classification.data import ClipSet, read_clips, read_manifest
@@ -74,11 +75,13 @@ def run(
 ) -> dict[str, Any]:
     """Run `recipe`; its paths are relative to `base`. Returns the report.
 
-    `out_dir` receives `student.pt` (a state dict), `student.onnx` (output "class", (1, K) logits) and `report.json`,
-    each whole or not at all, and `stages/`, the cache that a second run continues from. Raises `ConfigError` for
-    anything in the recipe or its files that does not fit, `InferenceError` for a teacher whose output does not.
+    `out_dir` receives `recipe.effective.yaml`, `student.pt` (a state dict), `student.onnx` (output "class", (1, K)
+    logits) and `report.json`, each whole or not at all, and `stages/`, the cache that a second run continues from.
+    Raises `ConfigError` for anything in the recipe or its files that does not fit, `InferenceError` for a teacher whose
+    output does not.
     """
     make_folder(out_dir)
+    write_bytes(out_dir / "recipe.effective.yaml", effective_yaml(recipe).encode())
     rows = read_manifest(recipe.data, recipe.classes, base)
     parts = {split: [row for row in rows if row.split == split] for split in ("train", "test")}
     for split, own in parts.items():

@@ -178,7 +178,7 @@ def test_the_example_recipe_is_read_and_keeps_the_non_commercial_rows_out() -> N
 
 @pytest.mark.skipif("POCUS_DATA" not in os.environ, reason="POCUS_DATA is not set; the lung clips are not here")
 def test_the_lung_clips_manifest_has_no_patient_in_two_splits() -> None:
-    root = Path(os.environ["POCUS_DATA"]) / "classification"
+    root = Path(os.environ["POCUS_DATA"])
     path = Path(__file__).parents[3] / "examples" / "recipes" / "lung_clips.yaml"
     recipe = to_struct(parse_yaml(path.read_text(), str(path)), ClassificationRecipe, str(path))
     rows = read_manifest(recipe.data, recipe.classes, root)
