@@ -73,12 +73,13 @@ def _planes(
         depth = (np.hypot(across, down) - area.radius_min) / (area.radius_max - area.radius_min)
         span = area.angle_max - area.angle_min
         lateral = 2 * (np.arctan2(across, down) - area.angle_min) / span - 1
+        inside = (depth >= 0) & (depth <= 1) & (np.abs(lateral) <= 1)
     else:
         # a pixel is half open around its centre, so the edges lie half a pixel outside the first and last centre
         box = area or Rectangle(x0=-0.5, y0=-0.5, x1=width - 0.5, y1=height - 0.5)
         depth = (y - box.y0) / (box.y1 - box.y0) + 0 * x
         lateral = 2 * (x - box.x0) / (box.x1 - box.x0) - 1 + 0 * y
-    inside = (depth >= 0) & (depth <= 1) & (np.abs(lateral) <= 1)
+        inside = (depth >= 0) & (depth < 1) & (lateral >= -1) & (lateral < 1)
     return np.stack([depth, lateral, inside]).astype(np.float32)
 
 
