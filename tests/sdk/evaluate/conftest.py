@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from edge_runtime.preprocess.spec import Normalize, PreprocessSpec, Resize, ToGray
 
-STEPS = PreprocessSpec(steps=(ToGray(), Resize(height=32, width=40), Normalize()))
-PREPROCESS_YAML = "steps: [{step: to_gray}, {step: resize, height: 32, width: 40}, {step: normalize}]\n"
 PIXEL_MM = 0.5
 
 
@@ -33,7 +31,7 @@ class Dark(nn.Module):
         return found
 
 
-def write_discs(folder: Path, n: int = 12, *, palette: bool = False) -> Path:
+def write_discs(folder: Path, n: int = 12) -> Path:
     """images/, masks/ and manifest.csv of `n` discs, two to an exam, with their true circumference."""
     rng = np.random.default_rng(0)
     rows = ["file,split,exam,pixel_size_mm,head_circumference_mm,device"]
@@ -51,6 +49,12 @@ def write_discs(folder: Path, n: int = 12, *, palette: bool = False) -> Path:
         rows.append(f"{k:02}.png,{side},{k // 2},{PIXEL_MM},{length:.4f},{'AB'[k // 2 % 2]}")
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def steps() -> PreprocessSpec:
+    """What every network here takes."""
+    return PreprocessSpec(steps=(ToGray(), Resize(height=32, width=40), Normalize()))
 
 
 @pytest.fixture
