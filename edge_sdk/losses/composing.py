@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -104,6 +106,16 @@ class DistillLoss(nn.Module):
             for term in hints:
                 self._adapter_of[term.label] = len(self.adapters)
                 self.adapters.append(features.Adapter(own[term.student_layer], other[term.teacher_layer]))
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the terms and of the weights of a teacher that is asked live: what a checkpoint belongs to."""
+        digest = hashlib.sha256(msgspec.json.encode(self.terms))
+        if self._networks[1] is not None:
+            for name, value in self._networks[1].state_dict().items():
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def __enter__(self) -> Self:
         if self._stack is not None:

@@ -32,7 +32,7 @@ class RunLog:
             require("tensorboard", "to write TensorBoard logs")
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(folder / "events"), purge_step=first_step)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(folder / "events"), purge_step=first_step)
 
     def step(self, step: int, values: dict[str, float], rate: float) -> None:
         """Scalars of a training step (from 0), to TensorBoard alone."""

@@ -24,25 +24,31 @@ class _Sum(torch.autograd.Function):
         return values
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.contiguous().clone()
         torch.distributed.all_reduce(gradient)
         return gradient
 
 
+def _sum(values: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]
+    return total
+
+
 def _forward(self: _BatchNorm, values: Tensor) -> Tensor:
     """Ioffe and Szegedy (2015), algorithm 1, with mean and variance over every process's samples."""
     if not self.training:
-        return type(self).forward(self, values)
+        own: Tensor = type(self).forward(self, values)
+        return own
     dims = [0, *range(2, values.dim())]
     shape = [1, -1] + [1] * (values.dim() - 2)
     inner = values.float()
     count = torch.full((1,), float(values.numel() // values.shape[1]), device=values.device)
-    sums = _Sum.apply(torch.cat([inner.sum(dims), count]))
+    sums = _sum(torch.cat([inner.sum(dims), count]))
     total = sums[-1].detach()
     mean = sums[:-1] / total
     centred = inner - mean.view(shape)
-    variance = _Sum.apply(centred.square().sum(dims)) / total
+    variance = _sum(centred.square().sum(dims)) / total
     _remember(self, mean.detach(), variance.detach(), total)
     out = centred * (variance + self.eps).rsqrt().view(shape)
     if self.affine:
