@@ -17,6 +17,9 @@ from edge_sdk.explain.layers import evaluation_mode
 __all__ = ["ExplanationCheck", "explanation_check", "randomised"]
 
 
+_OTHER_SEEDS = 1_000_003  # else a network built from the same seed would get back the very weights it began with
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExplanationCheck:
     """Maps (N, H, W) float32 of teacher and student, their agreement, and that of students with random weights.
@@ -92,7 +95,7 @@ def randomised(module: nn.Module, seed: int) -> nn.Module:
     """
     fresh = copy.deepcopy(module).eval()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+        torch.manual_seed(_OTHER_SEEDS + seed)
         for part in fresh.modules():
             reset = getattr(part, "reset_parameters", None)
             if callable(reset):
