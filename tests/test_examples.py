@@ -22,6 +22,7 @@ EXPECTED = {
     "02_distill_your_own_module": r'"dice_drop_points"',
     "03_stream_with_a_budget": r"d[\s\S]*balances: True",
     "04_reconstruct_a_sweep": r"mean absolute error [0-2]\.\d\d grey levels",
+    "05_twenty_lines": r"Dice 0\.[89]",
 }
 
 
@@ -56,6 +57,11 @@ def test_the_student_of_example_02_is_smaller_than_its_teacher(outputs):
     assert (folder / "out" / "student.pt").stat().st_size > 0
     assert report["macs"]["teacher"] > 10 * report["macs"]["student"]
     assert set(report["dice"]) == {"teacher", "student"}
+
+
+def test_example_05_has_twenty_lines():
+    lines = (EXAMPLES / "05_twenty_lines" / "run.py").read_text().splitlines()
+    assert len([line for line in lines if line.strip() and not line.startswith('"""')]) <= 20
 
 
 def test_example_04_writes_what_it_names(outputs):
