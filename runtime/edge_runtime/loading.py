@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.bundle import Bundle
-from edge_runtime.bundle.manifest import Manifest, OutputSpec, Target
+from edge_runtime.bundle.manifest import Manifest, Target
 from edge_runtime.bundle.reader import Key
 from edge_runtime.errors import ConfigError, SelfTestError
-from edge_runtime.postprocess import MaskPostprocessor
+from edge_runtime.postprocess import OutputsPostprocessor, agreement
 from edge_runtime.preprocess import Preprocessor
 from edge_runtime.runners import Runner, create_runner
 from edge_runtime.streaming import Branch, LadderPolicy, Policy, Rung
@@ -23,7 +23,7 @@ __all__ = ["LoadedModel", "SelfTest", "load", "self_test"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfTest:
-    """One variant on the golden samples: worst difference, least share of equal mask pixels, and the bounds."""
+    """One variant on the golden samples: worst difference, least share of equal decisions, and the bounds."""
 
     variant: str
     worst: float
@@ -46,15 +46,17 @@ class LoadedModel:
         self, *, budget_ms: float | None = None, cadence: int = 1, policy: type[Policy] = LadderPolicy
     ) -> Branch:
         """A `Branch` with this model's preprocessing, ladder and postprocessing."""
-        output = self.manifest.outputs[0]
+        outputs, preprocess = self.manifest.outputs, self.manifest.preprocess
         return Branch(
-            preprocess=Preprocessor(self.manifest.preprocess),
-            rungs=tuple(Rung(runner=runner, postprocess=MaskPostprocessor(output)) for runner in self.runners),
+            preprocess=Preprocessor(preprocess),
+            rungs=tuple(
+                Rung(runner=runner, postprocess=OutputsPostprocessor(outputs, preprocess)) for runner in self.runners
+            ),
             cadence=cadence,
             budget_ms=budget_ms,
             policy=policy,
             bundle_sha256=self.sha256,
-            preprocess_sha256=self.manifest.preprocess.sha256,
+            preprocess_sha256=preprocess.sha256,
         )
 
 
@@ -100,7 +102,7 @@ def self_test(bundle: Bundle, runner: Runner) -> SelfTest:
     without golden samples: nothing was tested then.
     """
     variant = bundle.variant(runner.variant)
-    worst, where, agreement = 0.0, runner.outputs[0].name, 1.0
+    worst, where, alike = 0.0, runner.outputs[0].name, 1.0
     samples = bundle.golden()
     if not samples:
         raise SelfTestError(f"{bundle.path} has no golden samples to test with; package it with some, or do not verify")
@@ -110,18 +112,19 @@ def self_test(bundle: Bundle, runner: Runner) -> SelfTest:
             for output in runner.outputs:
                 difference = _difference(found[output.name], wanted[output.name])
                 worst, where = max((worst, where), (difference, output.name))
-                if output.kind == "mask_logits":
-                    agreement = min(agreement, _agreement(found[output.name], wanted[output.name], output))
-    if not (worst <= variant.parity_abs and agreement >= variant.min_agreement):
+                if difference < float("inf"):
+                    alike = min(alike, agreement(found[output.name], wanted[output.name], output))
+    if not (worst <= variant.parity_abs and alike >= variant.min_agreement):
         raise SelfTestError(
             f"{bundle.path}: variant {variant.id} on {runner.name} differs from the golden samples by {worst:.3g} "
-            f"(output {where!r}) with {agreement:.5f} of the mask pixels equal; allowed are {variant.parity_abs:.3g} "
-            f"and {variant.min_agreement:.5f}. Do not use it here: get the file again, or package it for this machine"
+            f"(output {where!r}) with {alike:.5f} of the decisions (mask pixels, classes, boxes) equal; allowed are "
+            f"{variant.parity_abs:.3g} and {variant.min_agreement:.5f}. Do not use it here: get the file again, or "
+            "package it for this machine"
         )
     return SelfTest(
         variant=variant.id,
         worst=worst,
-        agreement=agreement,
+        agreement=alike,
         allowed=variant.parity_abs,
         min_agreement=variant.min_agreement,
     )
@@ -131,10 +134,3 @@ def _difference(found: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32])
     if not np.isfinite(found).all():
         return float("inf")
     return float(np.abs(found.astype(np.float64) - wanted).max())
-
-
-def _agreement(found: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32], output: OutputSpec) -> float:
-    if found.shape[1] == 1:
-        level = output.temperature * np.log(output.threshold / (1 - output.threshold))
-        return float(np.mean((found > level) == (wanted > level)))
-    return float(np.mean(found.argmax(axis=1) == wanted.argmax(axis=1)))

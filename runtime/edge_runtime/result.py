@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edge_runtime.frame import Frame
 
-__all__ = ["Area", "Lease", "Result", "State"]
+__all__ = ["Area", "ClassScore", "Detection", "Lease", "Outcome", "Result", "State"]
 
 State = Literal["fresh", "degraded", "stale", "failed"]
 
@@ -35,6 +35,40 @@ class Area:
     withheld: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassScore:
+    """Probability, 0 to 1, that the frame is of the class `label`."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """A box in SOURCE pixels, half-open, pixel edges at integers, inside the frame; `score` is its probability."""
+
+    label: str
+    score: float
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outcome:
+    """What a postprocessor found in one frame; the fields are those of `Result`."""
+
+    mask: npt.NDArray[np.uint8] | None = None
+    probability: npt.NDArray[np.float32] | None = None
+    areas: tuple[Area, ...] = ()
+    uncertainty: float | None = None
+    classes: tuple[ClassScore, ...] = ()
+    detections: tuple[Detection, ...] = ()
+    image: npt.NDArray[np.uint8] | None = None
+    uncertainty_map: npt.NDArray[np.float32] | None = None
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Result:
     """The outcome of one frame on one branch.
@@ -42,8 +76,12 @@ class Result:
     `state`: `fresh` first choice, in full; `degraded` a lower rung or a skipped stage; `stale` outputs of an
     earlier frame (`outputs_from`); `failed` no outputs (`reason`). `mask` (H, W) uint8 in SOURCE pixels: 0
     background, k the k-th class; `probability` (h, w) float32 at network size; both are read-only and belong to
-    the result pool: they are valid until `release()`. Times are host monotonic ns; `stages_ns` are the work of
-    each stage and `waits_ns` the waits; their sum is `done_ns - frame.arrival_ns`.
+    the result pool: they are valid until `release()`. `classes` has the scores of a classifier in the bundle's
+    order, `detections` the boxes of a detector, best first; `image` is the enhanced frame, (H, W) uint8 in source
+    pixels. `uncertainty` is one number for the frame, 0 (sure) and up, `uncertainty_map` (h, w) float32 that of
+    every pixel at network size. `image` and `uncertainty_map` are read-only and stay valid. Times are host
+    monotonic ns; `stages_ns` are the work of each stage and `waits_ns` the waits; their sum is `done_ns -
+    frame.arrival_ns`.
 
     Whoever keeps a result beyond the call it was given in calls `retain()` and later `release()`, or takes a
     `copy()`. `extra` may hold text for the log (a message of an error); it is never recorded.
@@ -58,6 +96,10 @@ class Result:
     probability: npt.NDArray[np.float32] | None = None
     areas: tuple[Area, ...] = ()
     uncertainty: float | None = None
+    classes: tuple[ClassScore, ...] = ()
+    detections: tuple[Detection, ...] = ()
+    image: npt.NDArray[np.uint8] | None = None
+    uncertainty_map: npt.NDArray[np.float32] | None = None
     variant: str = ""
     runner: str = ""
     bundle_sha256: str = ""

@@ -18,7 +18,8 @@ from edge_runtime.errors import (
     MissingDependencyError,
     SelfTestError,
 )
-from edge_runtime.loading import _agreement, load, self_test
+from edge_runtime.loading import load, self_test
+from edge_runtime.postprocess import agreement
 from edge_runtime.runners import FakeRunner, create_runner
 
 pytest.importorskip("onnxruntime")
@@ -110,7 +111,7 @@ def test_mask_pixels_that_turn_stop_the_load_though_the_numbers_are_close(tmp_pa
         return msgspec.structs.replace(manifest, variants=(fp32, *manifest.variants[1:]))
 
     path = rewritten(tmp_path / "altered.edge", change)
-    with pytest.raises(SelfTestError, match="of the mask pixels equal"):
+    with pytest.raises(SelfTestError, match=r"0\.73828 of the decisions"):
         load(path, variant="fp32")
 
 
@@ -150,11 +151,11 @@ def test_agreement_counts_at_the_threshold_of_the_manifest() -> None:
     level = 2 * np.log(0.8 / 0.2)
     found = np.array([level + 0.1, level - 0.1, 9, -9], np.float32).reshape(1, 1, 1, 4)
     wanted = np.array([level + 0.1, level + 0.1, 9, -9], np.float32).reshape(1, 1, 1, 4)
-    assert _agreement(found, wanted, one) == 0.75
+    assert agreement(found, wanted, one) == 0.75
     two = OutputSpec(name="y", shape=(1, 2, 1, 2), kind="mask_logits", classes=("background", "a"))
     planes = np.array([[[1, 5]], [[2, 1]]], np.float32)[None]
-    assert _agreement(planes, planes[:, ::-1], two) == 0.0
-    assert _agreement(planes, planes + 1, two) == 1.0
+    assert agreement(planes, planes[:, ::-1], two) == 0.0
+    assert agreement(planes, planes + 1, two) == 1.0
 
 
 def test_damage_is_found_whether_or_not_the_member_is_used(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from edge_runtime.bundle._signature import SignatureInfo, TrustedKey, generate_k
 from edge_runtime.bundle.limits import Limits
 from edge_runtime.bundle.manifest import (
     SCHEMA_VERSION,
+    Calibration,
     Evidence,
     GoldenSample,
     InputSpec,
@@ -12,6 +13,7 @@ from edge_runtime.bundle.manifest import (
     Member,
     OutputSpec,
     Variant,
+    schema_version,
 )
 from edge_runtime.bundle.onnx_guard import ALLOWED_OPERATORS, ModelFacts, TensorFacts, inspect_model
 from edge_runtime.bundle.reader import Bundle, BundleReport, verify_bundle
@@ -22,6 +24,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Bundle",
     "BundleReport",
+    "Calibration",
     "Evidence",
     "GoldenSample",
     "InputSpec",
@@ -38,6 +41,7 @@ __all__ = [
     "inspect_model",
     "load_trusted_key",
     "npy_bytes",
+    "schema_version",
     "sign_bundle",
     "verify_bundle",
     "write_bundle",

@@ -11,9 +11,14 @@ from typing import Any, cast
 
 import msgspec
 
+from edge_runtime.bundle._manifest_outputs import (
+    check_outputs,
+    check_outputs_of_version_1,
+    without_newer_fields,
+)
 from edge_runtime.bundle._names import check_distinct, check_name
 from edge_runtime.bundle.limits import Limits
-from edge_runtime.bundle.manifest import SCHEMA_VERSION, Manifest, OutputSpec, Variant
+from edge_runtime.bundle.manifest import SCHEMA_VERSION, Manifest, Variant
 from edge_runtime.errors import BundleFormatError, BundleVersionError
 
 __all__ = ["MANIFEST", "SIGNATURE", "decode_manifest", "encode_manifest", "roles"]
@@ -39,11 +44,13 @@ def decode_manifest(data: bytes, limits: Limits) -> Manifest:
     version = raw.get("schema_version")
     if type(version) is not int:
         raise BundleFormatError(f"manifest.json has schema_version {version!r}; a whole number is needed")
-    if version != SCHEMA_VERSION:
+    if not 1 <= version <= SCHEMA_VERSION:
         raise BundleVersionError(
-            f"has schema version {version}; this reader knows {SCHEMA_VERSION}. Update pocus-edge-runtime"
+            f"has schema version {version}; this reader knows 1 to {SCHEMA_VERSION}. Update pocus-edge-runtime"
         )
     _check_texts(raw)
+    if version == 1:
+        check_outputs_of_version_1(raw)
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -53,8 +60,13 @@ def decode_manifest(data: bytes, limits: Limits) -> Manifest:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The manifest's JSON, indented, fields in declared order; `BundleFormatError` on a number that is not finite."""
+    """The manifest's JSON, indented, fields in declared order; without those of version 2 when it is of version 1.
+
+    Raises `BundleFormatError` for a number that is not finite, and where version 1 cannot say what is in it.
+    """
     plain = msgspec.to_builtins(manifest)
+    if manifest.schema_version == 1:
+        without_newer_fields(plain, manifest.outputs)
     for path, value in _leaves(plain):
         if isinstance(value, float) and not math.isfinite(value):
             raise BundleFormatError(f"manifest.json: {path} is {value}; numbers are finite")
@@ -129,7 +141,9 @@ def _check(manifest: Manifest, limits: Limits) -> None:
     _need(bool(manifest.outputs), "outputs are empty; a model has at least one")
     _check_unique("outputs name", [output.name for output in manifest.outputs])
     for output in manifest.outputs:
-        _check_output(output, limits)
+        _check_shape(f"output {output.name!r}: shape", output.shape, limits)
+        _check_unique(f"output {output.name!r}: classes", output.classes)
+    check_outputs(manifest.outputs)
     _need(bool(manifest.variants), "variants are empty; a bundle has at least one")
     _check_unique("variants id", [variant.id for variant in manifest.variants])
     for variant in manifest.variants:
@@ -166,19 +180,6 @@ def _check_shape(where: str, shape: Sequence[int], limits: Limits) -> None:
     _need(
         fits, f"{where} is {list(shape)}; 1 to {limits.rank} axes, each at least 1, at most {limits.elements} elements"
     )
-
-
-def _check_output(output: OutputSpec, limits: Limits) -> None:
-    where = f"output {output.name!r}"
-    _need(bool(output.name), "outputs have a name")
-    _check_shape(f"{where}: shape", output.shape, limits)
-    _check_unique(f"{where}: classes", output.classes)
-    if output.kind == "mask_logits":
-        _need(len(output.shape) == 4, f"{where} is mask_logits of shape {list(output.shape)}; N, C, H, W is needed")
-        named = len(output.classes) in (0, output.shape[1])
-        _need(named, f"{where} names {len(output.classes)} classes for {output.shape[1]} channels")
-    _need(0 < output.threshold < 1, f"{where} has threshold {output.threshold}; between 0 and 1")
-    _need(output.temperature > 0, f"{where} has temperature {output.temperature}; above 0")
 
 
 def _check_variant(variant: Variant) -> None:

@@ -1,4 +1,4 @@
-"""The manifest of a `.edge` file, schema version 1 (`docs/bundle.md` is the specification)."""
+"""The manifest of a `.edge` file, schema versions 1 and 2 (`docs/bundle.md` is the specification)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ from edge_runtime.preprocess.spec import PreprocessSpec
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Calibration",
     "Evidence",
     "GoldenSample",
     "InputSpec",
     "Manifest",
     "Member",
+    "OutputKind",
     "OutputSpec",
     "Target",
     "Variant",
+    "schema_version",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # the newest that is read; `schema_version` says which one a manifest needs
+
+OutputKind = Literal["mask_logits", "logits", "raw", "class_logits", "boxes", "image", "uncertainty"]
+
+# what schema version 2 added to outputs; a manifest of version 1 must not hold any of it
+NEW_KINDS = frozenset(("class_logits", "boxes", "image", "uncertainty"))
+NEW_FIELDS = frozenset(("activation", "nms_iou", "max_boxes", "of", "calibration"))
 
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["ort-cpu", "tensorrt", "openvino"]
@@ -46,21 +55,53 @@ class InputSpec(_Struct, frozen=True, kw_only=True):
     dtype: Literal["float32"] = "float32"
 
 
-class OutputSpec(_Struct, frozen=True, kw_only=True):
-    """One network output and what its numbers mean.
+class Calibration(_Struct, frozen=True, kw_only=True):
+    """How well an output's probabilities were calibrated on held-out data, before and after `temperature`.
 
-    `kind` "mask_logits": (1, C, H, W); with one channel a sigmoid, with more a softmax over C (channel 0 is the
-    background). `classes` names the channels, the background's too. `threshold` is the probability above which a pixel
-    is set (one channel). `temperature` divides the logits first.
+    `over` names what was counted ("pixels within 10 px of the boundary"), `n` how many; ECE in `bins` bins of equal
+    width, Brier scores where they were measured.
+    """
+
+    over: str
+    n: int
+    ece_before: float
+    ece_after: float
+    bins: int = 15
+    brier_before: float | None = None
+    brier_after: float | None = None
+
+
+class OutputSpec(_Struct, frozen=True, kw_only=True):
+    """One network output and what its numbers mean. `temperature` divides all logits first.
+
+    `kind`, the first three of schema version 1, the others of 2:
+
+    - "mask_logits": (1, C, H, W); with one channel a sigmoid, with more a softmax over C (channel 0 is the background).
+      `classes` names the channels, the background's too. `threshold` is the probability above which a pixel is set
+      (one channel).
+    - "logits", "raw": given to nobody but programs.
+    - "class_logits": (1, K), `classes` names all K; `activation` "softmax" (taken when None) or "sigmoid".
+    - "boxes": (1, N, 4 + K), decoded in the graph: x0, y0, x1, y1 in network pixels (half-open, pixel edges at
+      integers), then a logit a class; `activation` "sigmoid" (taken when None) or "softmax". Boxes with a probability
+      of at least `threshold` go through non-maximum suppression at overlap `nms_iou`; the best `max_boxes` are kept.
+    - "image": (1, 1, H, W), a frame in the units of the normalized input, at network size or a whole multiple of it.
+    - "uncertainty": (1, 1, H, W), 0 (sure) and up, of the mask output that `of` names, at its size.
+
+    `calibration` says how far the probabilities can be trusted.
     """
 
     name: str
     shape: tuple[int, ...]
-    kind: Literal["mask_logits", "logits", "raw"]
+    kind: OutputKind
     classes: tuple[str, ...] = ()
     threshold: float = 0.5
     temperature: float = 1.0
     dtype: Literal["float32"] = "float32"
+    activation: Literal["softmax", "sigmoid"] | None = None
+    nms_iou: float = 0.5
+    max_boxes: int = 50
+    of: str = ""
+    calibration: Calibration | None = None
 
 
 class Variant(_Struct, frozen=True, kw_only=True):
@@ -117,3 +158,13 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     evidence: tuple[Evidence, ...] = ()
     card: str = "card.md"
     members: tuple[Member, ...] = ()
+
+
+def schema_version(outputs: tuple[OutputSpec, ...]) -> int:
+    """The oldest schema version that can say `outputs`: 1 unless a kind or field of 2 is used."""
+    plain = {field.name: field.default for field in msgspec.structs.fields(OutputSpec) if field.name in NEW_FIELDS}
+    newer = any(
+        output.kind in NEW_KINDS or any(getattr(output, name) != value for name, value in plain.items())
+        for output in outputs
+    )
+    return 2 if newer else 1

@@ -15,10 +15,10 @@ from edge_runtime.optional import require
 from edge_runtime.preprocess import Prepared
 from edge_runtime.result import Area
 
-__all__ = ["MaskPostprocessor", "Segmentation", "mean_entropy", "sigmoid"]
+__all__ = ["CERTAIN", "MaskPostprocessor", "Segmentation", "mean_entropy", "sigmoid"]
 
 Float32 = npt.NDArray[np.float32]
-_CERTAIN = 1e-3  # probabilities nearer to 0 than this are plain background and take no part in the uncertainty
+CERTAIN = 1e-3  # probabilities nearer to 0 than this are plain background and take no part in the uncertainty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -142,7 +142,7 @@ def sigmoid(logits: Float32, temperature: float, *, out: Float32) -> None:
 
 def mean_entropy(probability: Float32) -> float:
     """Mean binary entropy in bits of the pixels with probability above 0.001; 0 when there are none."""
-    p = probability[probability > _CERTAIN].astype(np.float64)
+    p = probability[probability > CERTAIN].astype(np.float64)
     if not len(p):
         return 0.0
     q = np.clip(1 - p, 1e-12, 1)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.optional import require
-from edge_runtime.result import Area, Result
+from edge_runtime.result import Area, Detection, Result
 
 __all__ = ["draw_overlay"]
 
@@ -16,6 +16,7 @@ Image = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 _MIN_SIDE = 480  # pixels; smaller frames are enlarged by a whole factor so that text can be read
+_SCORES = 3  # classes that are named, the most probable ones
 _LINE = 26  # pixels of height of a line of text
 _STATES: dict[str, Colour] = {
     "fresh": (70, 200, 90),
@@ -34,18 +35,19 @@ _CLASSES: tuple[Colour, ...] = (
 
 
 def draw_overlay(result: Result) -> Image:
-    """The frame with mask and status, (H', W', 3) uint8 RGB, both sides even.
+    """The frame, enhanced if the result has it so, with mask, boxes and status, (H', W', 3) uint8 RGB, both sides even.
 
     The image is enlarged by a whole factor to at least 480 rows; below it stand the state, the frame's index and its
-    age when the result was done, and one line of areas a class (mm^2, or the word that it is withheld). Each class
-    has a colour, filled thinly and with a contour. Anything but `fresh` also has a frame in the colour of its state
-    and a label on the image. Raises `MissingDependencyError` without OpenCV.
+    age when the result was done, one line of areas a class (mm^2, or the word that it is withheld) and one of the
+    three best class scores. Each class has a colour, filled thinly and with a contour. Anything but `fresh` also has a
+    frame in the colour of its state and a label on the image. Raises `MissingDependencyError` without OpenCV.
     """
     cv2 = require("cv2", "to draw overlays")
     factor = max(1, -(-_MIN_SIDE // result.frame.shape[0]))
-    image = _rgb(cv2, result.frame.image, factor)
+    image = _rgb(cv2, result.frame.image if result.image is None else result.image, factor)
     if result.mask is not None:
         _draw_mask(cv2, image, result.mask, factor)
+    _draw_boxes(cv2, image, result.detections, factor)
     if result.state != "fresh":
         _draw_warning(cv2, image, result)
     return _with_status(cv2, image, result)
@@ -70,6 +72,17 @@ def _draw_mask(cv2: Any, image: Image, mask: Image, factor: int) -> None:
         cv2.drawContours(image, contours, -1, colour, max(1, factor), cv2.LINE_AA)
 
 
+def _draw_boxes(cv2: Any, image: Image, boxes: tuple[Detection, ...], factor: int) -> None:
+    """Outline each box with its class and score, one colour a class, in place."""
+    labels = sorted({box.label for box in boxes})
+    for box in boxes:
+        colour = _CLASSES[labels.index(box.label) % len(_CLASSES)]
+        corners = [round(value * factor) for value in (box.x0, box.y0, box.x1, box.y1)]
+        cv2.rectangle(image, (corners[0], corners[1]), (corners[2] - 1, corners[3] - 1), colour, max(1, factor))
+        at = (min(corners[0] + 4, max(0, image.shape[1] - 60)), max(0, corners[1] - _LINE))
+        _text(cv2, image, f"{box.label} {box.score:.2f}", at, colour)
+
+
 def _draw_warning(cv2: Any, image: Image, result: Result) -> None:
     colour = _STATES[result.state]
     cv2.rectangle(image, (0, 0), (image.shape[1] - 1, image.shape[0] - 1), colour, 6)
@@ -87,6 +100,9 @@ def _warning(result: Result) -> str:
 def _with_status(cv2: Any, image: Image, result: Result) -> Image:
     """The image above a band of text, on a canvas wide enough for both."""
     areas = [_area_line(area) for area in result.areas]
+    if result.classes:
+        best = sorted(result.classes, key=lambda score: -score.probability)[:_SCORES]
+        areas.append(("   ".join(f"{score.label}: {100 * score.probability:.0f} %" for score in best), True))
     height = image.shape[0] + _LINE * max(2, 1 + len(areas)) + 10
     width = max(image.shape[1], _MIN_SIDE)
     canvas = np.zeros((height + height % 2, width + width % 2, 3), np.uint8)

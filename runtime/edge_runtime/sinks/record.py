@@ -25,7 +25,9 @@ SCHEMA = "edge-runtime.results/1"
 
 
 class JsonlSink(Sink):
-    """Writes one line a result: frame, times, state, areas, reason, hashes. `extra` and the arrays are left out."""
+    """Writes one line a result: frame, times, state, areas, classes, boxes, reason, hashes. `extra` and arrays are left
+    out.
+    """
 
     def __init__(
         self, path: str | Path, *, sync_every: int = 30, branch: str | None = None, capacity: int = 16
@@ -89,6 +91,8 @@ def _record(result: Result) -> dict[str, Any]:
             {"label": area.label, "pixels": area.pixels, "mm2": area.mm2, "withheld": area.withheld}
             for area in result.areas
         ],
+        "classes": [{"label": score.label, "probability": score.probability} for score in result.classes],
+        "detections": [msgspec.to_builtins(found) for found in result.detections],
         "uncertainty": result.uncertainty,
         "variant": result.variant,
         "runner": result.runner,

@@ -59,7 +59,7 @@ class Preprocess(Protocol):
 
 
 class Segmented(Protocol):
-    """What a postprocessor returns; any part may be None."""
+    """What a postprocessor returns; any part may be None. An `edge_runtime.result.Outcome` may say more."""
 
     @property
     def mask(self) -> npt.NDArray[np.uint8] | None:
@@ -79,7 +79,7 @@ class Segmented(Protocol):
 
 
 class Postprocess(Protocol):
-    """Network outputs back to the source; `edge_runtime.postprocess.MaskPostprocessor` is the shipped one."""
+    """Network outputs back to the source; `edge_runtime.postprocess` has the shipped ones."""
 
     def __call__(
         self,

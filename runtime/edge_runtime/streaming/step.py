@@ -13,7 +13,7 @@ from edge_runtime.clock import Clock
 from edge_runtime.errors import EdgeError
 from edge_runtime.frame import Frame
 from edge_runtime.metrics.latency import LatencyHistogram
-from edge_runtime.result import Result
+from edge_runtime.result import Outcome, Result
 from edge_runtime.streaming.branch import Branch
 from edge_runtime.streaming.cadence import Cadence
 from edge_runtime.streaming.contracts import Segmented
@@ -143,6 +143,8 @@ class BranchStep:
         result.state, result.reason, result.lease = "stale", plan.reason, last.lease
         result.mask, result.probability, result.areas = last.mask, last.probability, last.areas
         result.uncertainty, result.outputs_from = last.uncertainty, last.outputs_from
+        result.classes, result.detections = last.classes, last.detections
+        result.image, result.uncertainty_map = last.image, last.uncertainty_map
         result.variant, result.runner = last.variant, last.runner
         return ""
 
@@ -159,6 +161,9 @@ class BranchStep:
                 np.copyto(slot.probability, segmented.probability)
             result.probability = _read_only(slot.probability)
         result.areas, result.uncertainty = segmented.areas, segmented.uncertainty
+        if isinstance(segmented, Outcome):
+            result.classes, result.detections = segmented.classes, segmented.detections
+            result.image, result.uncertainty_map = segmented.image, segmented.uncertainty_map
         result.variant, result.runner, result.outputs_from = runner.variant, runner.name, result.frame.index
         if plan.rung > 0:
             result.state, result.reason = "degraded", f"rung {plan.rung}: {plan.reason}"
@@ -208,7 +213,8 @@ class BranchStep:
 
     def _let_go(self, result: Result) -> None:
         result.release()
-        result.lease = result.mask = result.probability = None
+        result.lease = result.mask = result.probability = result.image = result.uncertainty_map = None
+        result.classes, result.detections = (), ()
 
     def finish(self) -> None:
         """The stream is over: settle what never came through and free what is held."""
