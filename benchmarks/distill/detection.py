@@ -66,7 +66,8 @@ def _data() -> tuple[BoxedFrames, BoxedFrames]:
 def _hashes() -> tuple[str, str]:
     root, data = stored.data_root(), RECIPE.data
     files = [*(root / data.images).iterdir(), root / data.boxes, root / data.manifest]
-    return stored.recipe_sha256(RECIPE), stored.data_sha256(files)
+    trained = (RECIPE.classes, RECIPE.preprocess, RECIPE.teacher.train, RECIPE.distill)
+    return stored.recipe_sha256(*trained), stored.data_sha256(files)
 
 
 def _seeded(config: Any, seed: int) -> Any:
@@ -75,10 +76,12 @@ def _seeded(config: Any, seed: int) -> Any:
 
 def _detect(network: Any) -> list[Rows]:
     from edge_runtime.preprocess import Preprocessor
-    from edge_sdk.tasks.detection.predict import detect
+    from edge_sdk.tasks.detection.predict import detect, output_spec
 
     shape = Preprocessor(RECIPE.preprocess).output_shape
-    return detect(network.exportable(*shape[2:]).eval(), _data()[1], RECIPE.preprocess, score=RECIPE.score)
+    exported = network.exportable(*shape[2:]).eval()
+    output = output_spec(exported, RECIPE.classes, threshold=RECIPE.score)
+    return detect(exported, output, _data()[1], RECIPE.preprocess)
 
 
 def train_usgra_detection(progress: Progress = ignore_progress) -> None:

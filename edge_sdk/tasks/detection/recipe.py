@@ -5,6 +5,8 @@ Like `edge_sdk.recipe`, this imports no torch; `run` lives in `edge_sdk.tasks.de
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from edge_runtime.errors import ConfigError
@@ -45,9 +47,10 @@ class DetectionRecipe(_Section, frozen=True, kw_only=True):
     missing or equal, and for a student and teacher with different levels of stages, whose points differ.
     """
 
-    name: str
     data: BoxData
     classes: tuple[str, ...]
+    task: Literal["detection"] = "detection"
+    name: str = "detector"
     preprocess: PreprocessSpec = PreprocessSpec(
         steps=(ToGray(), Letterbox(height=192, width=192), Normalize(mean=0.2, std=0.2))
     )

@@ -19,15 +19,14 @@ from edge_sdk.students import count_macs, count_parameters
 from edge_sdk.students.detector import Detector
 from edge_sdk.tasks.detection.config import DetectorConfig
 from edge_sdk.tasks.detection.data import BoxedFrames, read_boxes, training_set
-from edge_sdk.tasks.detection.predict import detect
+from edge_sdk.tasks.detection.predict import OUTPUT_NAME, detect, output_spec
 from edge_sdk.tasks.detection.recipe import DetectionRecipe
 from edge_sdk.tasks.detection.scores import average_precision, trivial_answers
 from edge_sdk.tasks.detection.train import TrainedDetector, build_detector, distill_detector, train_detector
 from edge_sdk.teachers import load_state_dict, save_state_dict
 
-__all__ = ["OUTPUT_NAME", "run"]
+__all__ = ["run"]
 
-OUTPUT_NAME = "boxes"  # of the student's ONNX output, (1, P, 4 + K); see `ExportedDetector`
 _CODE = (
     "edge_sdk.augment",
     "edge_sdk.batch",
@@ -35,6 +34,7 @@ _CODE = (
     "edge_sdk.students",
     "edge_sdk.tasks.detection",
     "edge_sdk.train",
+    "edge_runtime.postprocess",
     "edge_runtime.preprocess",
 )
 
@@ -71,7 +71,8 @@ class _Run:
     def scored(self, network: Detector) -> dict[str, Any]:
         """Average precision on the test frames and what the network costs."""
         exported = network.exportable(*self.shape[2:]).eval()
-        found = detect(exported, self.test, self.recipe.preprocess, score=self.recipe.score)
+        output = output_spec(exported, self.recipe.classes, threshold=self.recipe.score)
+        found = detect(exported, output, self.test, self.recipe.preprocess)
         return {
             **_precision(found, self.test, self.recipe.classes),
             "parameters": count_parameters(network),

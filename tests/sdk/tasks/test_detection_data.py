@@ -11,13 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.errors import ConfigError, InferenceError
-from edge_runtime.metrics.detection import iou_matrix
+from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess import Preprocessor
 from edge_runtime.preprocess.spec import Letterbox, Normalize, PreprocessSpec, ToGray
 from edge_sdk.frames import UnlabelledFrames, frames_of
+from edge_sdk.tasks.detection.config import DetectorConfig
 from edge_sdk.tasks.detection.data import BoxedFrames, network_boxes, read_boxes, source_boxes, training_set
-from edge_sdk.tasks.detection.predict import decode, suppress
+from edge_sdk.tasks.detection.predict import detect, output_spec
 from edge_sdk.tasks.detection.scores import (
     average_precision,
     gap_interval,
@@ -26,6 +26,7 @@ from edge_sdk.tasks.detection.scores import (
     trivial_answers,
     trivial_detections,
 )
+from edge_sdk.tasks.detection.train import build_detector
 
 CLASSES = ("nerve", "vessel")
 SPEC = PreprocessSpec(steps=(ToGray(), Letterbox(height=64, width=64), Normalize()))
@@ -149,31 +150,20 @@ def test_boxed_frames_refuse_what_does_not_fit():
         boxed([0, 0, 0, 9, 8], shape=(8, 8))
 
 
-def test_suppression_by_hand_and_as_a_property():
-    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 0, 10, 10]], np.float32)
-    assert suppress(boxes, np.array([0.5, 0.9, 0.3, 0.5]), 0.5).tolist() == [1, 2]
-    assert suppress(boxes, np.array([0.5, 0.9, 0.3, 0.5]), 0.9).tolist() == [1, 0, 2]
-    rng = np.random.default_rng(0)
-    low = rng.uniform(0, 50, (60, 2))
-    many, scores = np.column_stack([low, low + rng.uniform(5, 30, (60, 2))]), rng.random(60)
-    kept = suppress(many, scores, 0.4)
-    overlap = iou_matrix(many, many)
-    assert (np.triu(overlap[np.ix_(kept, kept)], 1) <= 0.4).all()
-    for k in set(range(60)) - set(kept.tolist()):
-        assert any(overlap[k, j] > 0.4 and scores[j] >= scores[k] for j in kept)
-
-
-def test_decode_orders_cuts_and_keeps_classes_apart():
-    rows = np.array([[0, 0, 10, 10, 2.0, 1.0], [0, 0, 10, 10, 1.0, -9.0], [20, 0, 30, 10, -9.0, 3.0]], np.float32)
-    found = decode(rows, score=0.1)
-    assert found[:, 0].tolist() == [1, 0, 1]
-    np.testing.assert_allclose(found[:, 1], 1 / (1 + np.exp([-3.0, -2.0, -1.0])), rtol=1e-6)
-    assert decode(rows, score=0.1, most=1).shape == (1, 6)
-    assert decode(rows, score=0.99).shape == (0, 6)
-    with pytest.raises(InferenceError, match="not finite"):
-        decode(np.full((2, 6), np.nan, np.float32))
-    with pytest.raises(ConfigError, match="iou 0"):
-        decode(rows, iou=0)
+def test_a_networks_rows_become_boxes_in_source_pixels():
+    """One sure point whose box covers the source's left half; the letterbox has 64 columns and 43 rows of content."""
+    frames = boxed([0, 0, 0, 30, 40])
+    network = build_detector(DetectorConfig(width=2, max_width=2, pyramid=2), classes=2)
+    output = output_spec(network.exportable(64, 64), CLASSES, threshold=0.3)
+    assert output.shape == (1, 84, 6)
+    rows = torch.full((1, 84, 6), -9.0)
+    rows[..., :4] = 0
+    rows[0, 7] = torch.tensor([0.0, 0, 32, 64, 2.0, -1.0])
+    found = detect(lambda _: rows, output, frames, SPEC)
+    assert len(found) == 1
+    np.testing.assert_allclose(found[0], [[0, 1 / (1 + np.exp(-2)), 0, 0, 30, 40]], atol=1e-4)
+    rows[0, 7, 4] = -9
+    assert detect(lambda _: rows, output, frames, SPEC)[0].shape == (0, 6)
 
 
 def random_answers(rng: np.random.Generator, n: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
