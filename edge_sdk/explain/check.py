@@ -109,7 +109,8 @@ def randomised(module: nn.Module, seed: int) -> nn.Module:
 
 def _probabilities(module: nn.Module, frames: Tensor, batch_size: int = 16) -> Tensor:
     with evaluation_mode(module), torch.no_grad():
-        logits = torch.cat([module(part) for part in frames.split(batch_size)])
+        starts = range(0, len(frames), batch_size)
+        logits = torch.cat([module(frames[start : start + batch_size]) for start in starts])
     if not isinstance(logits, Tensor) or logits.ndim not in (2, 4):
         raise ConfigError(f"{type(module).__name__} gives neither class logits (N, K) nor planes (N, K, H, W)")
     return torch.sigmoid(logits) if logits.ndim == 4 and logits.shape[1] == 1 else logits.softmax(dim=1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edge_runtime.errors import ConfigError
-from edge_sdk.teachers.forms import OutputForm
+from edge_sdk.teachers.forms import OutputForm, OutputKind
 from edge_sdk.teachers.teacher import Teacher
 
 __all__ = ["Ensemble", "Flip", "Weighting", "ensemble", "with_flips"]
@@ -117,7 +117,7 @@ def _single(teacher: Teacher) -> OutputForm:
 
 def _answered(form: OutputForm) -> OutputForm:
     """The form of what a teacher of `form` answers: probabilities have become logits, resizing is done."""
-    values = "values" if form.values == "values" else "logits"
+    values: OutputKind = "values" if form.values == "values" else "logits"
     stride, enlarge = (1, 1) if form.resize else (form.stride, form.enlarge)
     return OutputForm(channels=form.channels, layout=form.layout, values=values, stride=stride, enlarge=enlarge)
 

@@ -97,7 +97,7 @@ def test_vectors_are_weighted_per_frame_and_values_are_averaged() -> None:
     assert p[0, 0] > 0.99
     assert p[1, 1] > 0.99
     grey = OutputForm(channels=1, values="values")
-    clean = [Teacher(name="d", forward=lambda x, k=k: x + k, form=grey) for k in (1.0, 4.0)]
+    clean = [Teacher(name="d", forward=k.__add__, form=grey) for k in (torch.tensor(1.0), torch.tensor(4.0))]
     assert torch.allclose(ensemble(clean, weighting=[2, 1])(FRAMES), torch.tensor(2.0))
 
 

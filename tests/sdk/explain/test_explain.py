@@ -132,7 +132,7 @@ def test_the_automatic_layer_is_the_bottleneck() -> None:
 
 
 def test_what_cannot_be_explained_is_refused() -> None:
-    script = torch.jit.trace(classifier(), FRAMES)
+    script = torch.jit.trace(classifier(), FRAMES)  # type: ignore[no-untyped-call]
     many = Planes([1.0, 2.0])
     cases: list[tuple[Any, dict[str, Any], str]] = [
         (script, {}, "TorchScript"),
