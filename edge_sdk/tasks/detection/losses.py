@@ -59,7 +59,8 @@ def box_loss(dense: DenseBoxes, boxes: Tensor, points: Tensor, strides: Tensor) 
     overlap = giou(_sides(dense)[positive], target.distances[positive])
     sides = ((1 - overlap) * weight).sum() / weight.sum().clamp(min=1e-6)
     centre = F.binary_cross_entropy_with_logits(dense.centre.float()[positive], weight, reduction="sum") / count
-    return focal + sides + centre
+    total: Tensor = focal + sides + centre
+    return total
 
 
 def dense_kd(student: DenseBoxes, teacher: DenseBoxes, gamma: float = 2.0) -> Tensor:

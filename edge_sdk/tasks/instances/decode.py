@@ -57,8 +57,8 @@ def separate(
 
 def _classes(mask: npt.NDArray[np.float32], threshold: float) -> npt.NDArray[np.uint8]:
     if len(mask) == 1:
-        return (mask[0] > np.log(threshold / (1 - threshold))).astype(np.uint8)
-    return mask.argmax(0).astype(np.uint8)
+        return np.asarray(mask[0] > np.log(threshold / (1 - threshold)), np.uint8)
+    return np.asarray(mask.argmax(0), np.uint8)
 
 
 def _dense(numbers: Int32, min_area: int) -> Int32:
@@ -82,7 +82,7 @@ class InstanceScore(NamedTuple):
         total = 2 * self.matched + self.missed + self.extra
         return 2 * self.matched / total if total else float("nan")
 
-    def __add__(self, other: object) -> InstanceScore:  # type: ignore[override]
+    def __add__(self, other: object) -> InstanceScore:
         if not isinstance(other, InstanceScore):
             return NotImplemented
         return InstanceScore(*(a + b for a, b in zip(tuple(self), tuple(other), strict=True)))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, InferenceError
 from edge_sdk.batch import Batch, Field, TrainingSet
 from edge_sdk.config import AugmentConfig, NetworkConfig, OptimiserConfig
 from edge_sdk.losses import dice_ce, pixelwise_kd
@@ -81,8 +81,11 @@ def instance_set(
 
 
 def _truth_loss(maps: InstanceMaps, batch: Batch, config: InstanceConfig) -> Tensor:
-    border = border_of(batch.target("instances"), config.border)
-    return dice_ce(maps.mask, batch.target("mask")) + config.border_weight * dice_ce(maps.border, border.long())
+    """The loss of the labelled frames of `batch`."""
+    known = batch.labelled
+    border = border_of(batch.target("instances")[known], config.border)
+    mask = dice_ce(maps.mask[known], batch.target("mask")[known])
+    return mask + config.border_weight * dice_ce(maps.border[known], border.long())
 
 
 def train_instances(
@@ -93,8 +96,13 @@ def train_instances(
     checkpoint: Path | None = None,
     progress: Progress = ignore_progress,
 ) -> TrainedInstances:
-    """An `InstanceUNet` trained from scratch: Dice plus cross-entropy of the mask (`planes` planes) and the border."""
+    """An `InstanceUNet` trained from scratch: Dice plus cross-entropy of the mask (`planes` planes) and the border.
+
+    Raises `ConfigError` for frames without truth, and what `fit` raises.
+    """
     config = config or InstanceConfig()
+    if not bool(data.labelled.all()):
+        raise ConfigError("some frames have no truth; a network that has no teacher learns from labelled ones")
     network = build_instance_network(
         config.network, in_channels=data.inputs.shape[1], classes=planes, seed=config.optimiser.seed
     )
@@ -123,11 +131,14 @@ def distill_instances(
     """A student that imitates both maps of `teacher` on every frame and learns the truth of the labelled ones.
 
     The teacher answers each clean frame once; its maps move with the frame (pixel-wise distillation, Liu et al., CVPR
-    2019). Raises `ConfigError` for a teacher whose maps have other planes or another size than the student's.
+    2019). Raises `ConfigError` for a teacher whose maps have other planes or another size than the student's,
+    `InferenceError` for answers that are not finite.
     """
     config = config or InstanceConfig()
     with torch.no_grad():
-        parts = [InstanceMaps(*teacher.eval()(x)) for x in data.inputs.split(16)]
+        parts = [InstanceMaps(*teacher.eval()(x)) for x in torch.split(data.inputs, 16)]
+    if not all(bool(torch.isfinite(x).all()) for part in parts for x in part):
+        raise InferenceError("the teacher's answer to a training frame is not finite; check its weights and its input")
     soft = {
         name: Field(values=torch.cat([getattr(p, name) for p in parts]).clamp(-30, 30).half(), kind="dense")
         for name in ("mask", "border")
@@ -143,7 +154,7 @@ def distill_instances(
             pixelwise_kd(maps.mask, batch.soft_target("mask"), config.temperature)
             + config.border_weight * pixelwise_kd(maps.border, batch.soft_target("border"), config.temperature)
         )
-        if config.distill_weight < 1 and bool(batch.labelled.all()):
+        if config.distill_weight < 1 and bool(batch.labelled.any()):
             value = value + (1 - share) * _truth_loss(maps, batch, config)
         return value
 

@@ -15,6 +15,7 @@ from skimage.segmentation import find_boundaries
 
 from edge_export import export_torch, lower
 from edge_runtime.errors import ConfigError, InferenceError
+from edge_sdk.batch import TrainingSet
 from edge_sdk.config import AugmentConfig, NetworkConfig, OptimiserConfig
 from edge_sdk.students.instances import InstanceUNet, build_instance_network
 from edge_sdk.tasks.instances import (
@@ -176,6 +177,25 @@ def test_export_passes_the_gate():
     has_rtx = importlib.util.find_spec("tensorrt_rtx_bindings") is not None
     _, report = lower(model, [rng.random((1, 1, 32, 48), dtype=np.float32)] * 2, require_rtx=has_rtx)
     assert [v.rtx.status for v in report.variants] == ["accepted" if has_rtx else "not tried"] * 3
+
+
+def test_half_labelled_frames_and_a_teacher_that_is_broken():
+    frames, numbers = touching_discs(4, 0, side=32)
+    data = instance_set(frames, numbers > 0, numbers)
+    labelled = torch.tensor([True, False, True, False])
+    mixed = TrainingSet(inputs=data.inputs, labelled=labelled, targets=data.targets)
+    config = InstanceConfig(
+        network=NetworkConfig(width=2, depth=2), optimiser=OptimiserConfig(epochs=1, batch_size=2, threads=1)
+    )
+    teacher = build_instance_network(NetworkConfig(width=2, depth=2))
+    assert np.isfinite(distill_instances(teacher, mixed, config=config).fit.losses).all()
+    with pytest.raises(ConfigError, match="no truth"):
+        train_instances(mixed, config=config)
+    torch.nn.init.constant_(teacher.net.head.bias, float("nan"))
+    with pytest.raises(InferenceError, match="not finite"):
+        distill_instances(teacher, mixed, config=config)
+    with pytest.raises(ConfigError):
+        distill_instances(build_instance_network(NetworkConfig(width=2, depth=2), classes=3), mixed, config=config)
 
 
 @pytest.mark.slow
