@@ -4,7 +4,8 @@ Grey-value changes touch only what the network sees, so a student learns the tea
 from a changed one (noisy student, Xie et al., CVPR 2020).
 """
 
+from edge_sdk.augment.beams import BEAMS, Beams, beam_field
 from edge_sdk.augment.pipeline import augment
 from edge_sdk.batch import Batch
 
-__all__ = ["Batch", "augment"]
+__all__ = ["BEAMS", "Batch", "Beams", "augment", "beam_field"]

@@ -1,7 +1,7 @@
-"""Pictures of every ultrasound augmentation on simulated frames: `python -m edge_sdk.augment.gallery --out docs/images`.
+"""Pictures of every ultrasound augmentation: `python -m edge_sdk.augment.gallery --out docs/images`.
 
-One picture per change, `augment_NAME.png`: above a linear image, below a sector, each as it was and after three draws,
-with the outline of the true mask. The same version writes the same pixels.
+One picture per change, `augment_NAME.png`: above a simulated linear image, below a sector, each as it was and after
+three draws, with the outline of the true mask. The same version writes the same pixels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GALLERY: dict[str, UltrasoundAugmentConfig] = {
     "blur": UltrasoundAugmentConfig(blur_axial_px=2, blur_lateral_px=5),
     "depth": UltrasoundAugmentConfig(depth=0.5),
     "elastic": UltrasoundAugmentConfig(elastic=0.05),
-    "haze": UltrasoundAugmentConfig(haze=1),
+    "haze": UltrasoundAugmentConfig(haze=0.8),
     "narrow": UltrasoundAugmentConfig(narrow=0.5),
     "shadow": UltrasoundAugmentConfig(shadow=1, shadow_db=45),
     "speckle": UltrasoundAugmentConfig(speckle=1, speckle_px=1.2),
@@ -63,7 +63,7 @@ def gallery_batch() -> Batch:
     )
 
 
-def picture(config: UltrasoundAugmentConfig, *, seed: int = 5) -> npt.NDArray[np.uint8]:
+def picture(config: UltrasoundAugmentConfig, *, seed: int = 1650) -> npt.NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB: both frames as they were and after three draws, the mask's outline in yellow."""
     generator = torch.Generator().manual_seed(seed)
     batch = gallery_batch()
