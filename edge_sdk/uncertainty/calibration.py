@@ -19,25 +19,27 @@ __all__ = ["CalibrationReport", "calibration_report"]
 class CalibrationReport:
     """Calibration of `n` items at `temperature`.
 
-    `ece` is the expected calibration error of `table`: for one sigmoid plane the foreground's probability against how
-    often a pixel is foreground, for a softmax the confidence of the most probable class against how often it is right.
-    `ece_confidence` is the latter for both; for a sigmoid it is never the larger one, because errors of the two
-    sides of the boundary may cancel in it. `gap` is mean confidence less accuracy: positive is over-confident. `brier`
-    is the squared error (of the foreground for a sigmoid, summed over classes for a softmax), `nll` in nats.
+    `ece` is the expected calibration error as Guo et al. define it: the confidence of the most probable class (never
+    below 1/2 for two classes) against how often that class is right; `table` holds its bins. `ece_foreground` and
+    `foreground` are the same of the probability of anything but class 0, over the whole of [0, 1]. It sees one thing
+    more, a boundary that lies systematically too far in or out, whose errors on its two sides cancel in the confidence;
+    no temperature mends that. `gap` is mean confidence less accuracy: positive is over-confident. `brier` is the
+    squared error (of the foreground for a sigmoid, summed over classes for a softmax), `nll` in nats.
     """
 
     temperature: float
     ece: float
-    ece_confidence: float
+    ece_foreground: float
     gap: float
     brier: float
     nll: float
     n: int
     table: Reliability
+    foreground: Reliability
 
     def numbers(self) -> dict[str, float | int]:
         """The scalars by name, for a report in JSON."""
-        names = ("temperature", "ece", "ece_confidence", "gap", "brier", "nll", "n")
+        names = ("temperature", "ece", "ece_foreground", "gap", "brier", "nll", "n")
         return {name: getattr(self, name) for name in names}
 
 
@@ -52,7 +54,7 @@ def calibration_report(
     """How well probabilities at `temperature` match what came true, over the items of `where` (all without it).
 
     `logits`, `labels`, `where` and the errors raised are those of `fit_temperature`; `bins` equal widths of
-    probability, an even number of them for `ece_confidence` of a sigmoid to use the same borders.
+    probability, 15 as in Guo et al.
     """
     nll = negative_log_likelihood(logits, labels, temperature=temperature, where=where)
     chosen = np.ones(labels.shape, np.bool_) if where is None else where
@@ -62,18 +64,16 @@ def calibration_report(
         raise ConfigError(f"bins is {bins}; at least 1 is needed")
     both = np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else p
     confidence, right = top_label(both, truth)
-    by_confidence = reliability(confidence, right, bins=bins)
-    if p.shape[1] == 1:
-        table, squared = reliability(p[:, 0], truth, bins=bins), brier(p[:, 0], truth)
-    else:
-        table, squared = by_confidence, brier(p, truth)
+    table = reliability(confidence, right, bins=bins)
+    foreground = reliability(np.clip(1 - both[:, 0], 0, 1), truth > 0, bins=bins)
     return CalibrationReport(
         temperature=temperature,
         ece=table.ece,
-        ece_confidence=by_confidence.ece,
+        ece_foreground=foreground.ece,
         gap=float(confidence.mean() - right.mean()),
-        brier=squared,
+        brier=brier(p[:, 0], truth) if p.shape[1] == 1 else brier(p, truth),
         nll=nll,
         n=len(truth),
         table=table,
+        foreground=foreground,
     )

@@ -22,7 +22,8 @@ __all__ = ["reliability_figure", "risk_figure"]
 def reliability_figure(path: Path, before: CalibrationReport, after: CalibrationReport) -> None:
     """Write reliability diagrams of `before` and `after` scaling, with how many items each bin holds, to `path` (PNG).
 
-    A bar is how often it came true, the diagonal what the probability promised (DeGroot and Fienberg, 1983).
+    A bar is how often the most probable class was right, the diagonal what its probability promised; the line is the
+    foreground's probability over the whole of [0, 1] (DeGroot and Fienberg, 1983).
     """
     figure = _figure(8.0, 4.8)
     titles = ("as trained", f"temperature {after.temperature:.2f}")
@@ -33,7 +34,7 @@ def reliability_figure(path: Path, before: CalibrationReport, after: Calibration
         upper.set_title(f"{title}: ECE {report.ece:.3f}, Brier {report.brier:.3f}", fontsize=10)
         table = report.table
         lower.bar(table.low, table.count / table.count.sum(), table.high - table.low, align="edge", color="#9aa7b5")
-        lower.set(xlim=(0, 1), xlabel="probability given")
+        lower.set(xlim=(0, 1), xlabel="probability of the most probable class")
         if column == 0:
             upper.set_ylabel("share that came true")
             lower.set_ylabel("share")
@@ -45,7 +46,9 @@ def _diagram(axes: Axes, report: CalibrationReport) -> None:
     width = table.high - table.low
     axes.bar(table.low, table.observed, width, align="edge", color="#3b6ea5", edgecolor="white", linewidth=0.5)
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
-    axes.plot(table.confidence, table.observed, "o", color="#c1462e", markersize=3)
+    other = report.foreground
+    axes.plot(other.confidence, other.observed, "o-", color="#c1462e", markersize=3, linewidth=1, label="foreground")
+    axes.legend(frameon=False, loc="upper left", fontsize=8)
     axes.set(xlim=(0, 1), ylim=(0, 1), xticklabels=[])
 
 

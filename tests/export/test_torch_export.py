@@ -54,6 +54,26 @@ def test_two_outputs():
     np.testing.assert_array_equal(found["b"], sample + 1)
 
 
+class Named(nn.Module):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"mask": x * 2, "uncertainty": x + 1}
+
+
+def test_outputs_by_name():
+    module = Named()
+    model = export_torch(module, (1, 3), output_names=("mask", "uncertainty"))
+    sample = np.float32([[1, 2, 3]])
+    found = run_model(model, [sample])[0]
+    np.testing.assert_array_equal(found["mask"], sample * 2)
+    np.testing.assert_array_equal(found["uncertainty"], sample + 1)
+    assert torch_parity(module, model, [sample]) == 0
+
+
+def test_names_in_another_order_are_refused():
+    with pytest.raises(LoweringError, match="in that order"):
+        export_torch(Named(), (1, 3), output_names=("uncertainty", "mask"))
+
+
 def test_export_is_quiet(caplog, capfd, recwarn):
     level = logging.getLogger("torch.onnx").level
     with caplog.at_level(logging.WARNING):

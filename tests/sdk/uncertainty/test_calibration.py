@@ -72,6 +72,8 @@ def test_a_calibrated_predictor_has_no_error_and_scaling_makes_one(planes: int) 
     fit = fit_temperature(logits, labels)
     after = calibration_report(logits, labels, temperature=fit.temperature)
     assert before.ece > 0.1
+    assert before.ece_foreground > 0.1
+    assert after.ece_foreground < 0.012
     assert before.gap > 0.1
     assert after.ece < 0.01
     assert after.brier < before.brier
@@ -85,7 +87,7 @@ def test_hand_made_reliability() -> None:
     logits = np.array([[z], [z], [-z], [-z]])
     report = calibration_report(logits, np.array([1, 0, 1, 0]), bins=4)
     assert report.ece == pytest.approx(0.25)
-    assert report.ece_confidence == pytest.approx(0.25)
+    assert report.ece_foreground == pytest.approx(0.25)
     assert report.gap == pytest.approx(0.25)
     assert report.brier == pytest.approx((0.0625 + 0.5625) / 2)
 
@@ -96,13 +98,13 @@ def test_errors_of_the_two_sides_cancel_in_the_confidence_alone() -> None:
     logits = np.array([[z]] * 4 + [[-z]] * 4)
     labels = np.array([1, 1, 1, 1, 1, 1, 0, 0])
     report = calibration_report(logits, labels, bins=10)
-    assert report.ece == pytest.approx(0.25)
-    assert report.ece_confidence == pytest.approx(0.0, abs=1e-6)
+    assert report.ece_foreground == pytest.approx(0.25)
+    assert report.ece == pytest.approx(0.0, abs=1e-6)
 
 
 def test_the_numbers_are_for_json() -> None:
     numbers = calibration_report(*predictor(1.0)).numbers()
-    assert sorted(numbers) == ["brier", "ece", "ece_confidence", "gap", "n", "nll", "temperature"]
+    assert sorted(numbers) == ["brier", "ece", "ece_foreground", "gap", "n", "nll", "temperature"]
 
 
 def test_no_bins_are_refused() -> None:
