@@ -1,0 +1,1 @@
+"""Frame to frame: taking noise and speckle off, or enlarging, learned from frames that were degraded on purpose."""

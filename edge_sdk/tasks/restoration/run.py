@@ -1,0 +1,177 @@
+"""Run a restoration recipe: clean frames, teacher, student, scores, each a cached stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from torch import nn
+
+from edge_runtime.atomic import make_folder, write_bytes
+from edge_sdk.batch import TrainingSet
+from edge_sdk.progress import Progress, ignore_progress
+from edge_sdk.stages import Stages, code_sha256
+from edge_sdk.students import count_macs, count_parameters
+from edge_sdk.students.restorer import Restorer
+from edge_sdk.tasks.restoration.data import FrameSet, read_clean
+from edge_sdk.tasks.restoration.recipe import RestorationRecipe, RestorerConfig
+from edge_sdk.tasks.restoration.scores import network_scores, trivial_scores
+from edge_sdk.tasks.restoration.training import (
+    build_restorer,
+    degraded_set,
+    distill_restorer,
+    restorer_teacher,
+    train_restorer,
+)
+from edge_sdk.teachers import (
+    OutputForm,
+    Teacher,
+    TeacherCache,
+    load_state_dict,
+    load_teacher,
+    save_state_dict,
+)
+
+__all__ = ["OUTPUT_NAME", "run"]
+
+OUTPUT_NAME = "restored"  # of the student's ONNX output, (1, 1, s H, s W) float32
+_CODE = (
+    "edge_sdk.augment",
+    "edge_sdk.batch",
+    "edge_sdk.config",
+    "edge_sdk.students",
+    "edge_sdk.tasks.restoration",
+    "edge_sdk.train",
+    "edge_runtime.preprocess",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Run:
+    """What every stage of one run shares; `held_out` are the test frames, degraded once."""
+
+    recipe: RestorationRecipe
+    stages: Stages
+    train: FrameSet
+    held_out: TrainingSet
+    test_sha256: str
+
+    def inputs(self, **more: Any) -> dict[str, Any]:
+        """What the outcome of a stage depends on."""
+        recipe = self.recipe
+        return {
+            "preprocess": recipe.preprocess,
+            "degrade": recipe.degrade,
+            "seed": recipe.seed,
+            "data": [self.train.sha256, self.test_sha256],
+            "code": code_sha256(*_CODE),
+            **more,
+        }
+
+    def training(self, draws: int) -> TrainingSet:
+        recipe = self.recipe
+        return degraded_set(self.train.frames, recipe.preprocess, recipe.degrade, draws=draws, seed=recipe.seed)
+
+    def network(self, config: RestorerConfig, weights: Path) -> Restorer:
+        network = build_restorer(config, scale=self.recipe.degrade.scale)
+        network.load_state_dict(load_state_dict(weights))
+        return network.eval()
+
+    def scored(self, network: Any) -> dict[str, Any]:
+        scores = network_scores(network, self.held_out)
+        result: dict[str, Any] = {name: float(np.mean(values)) for name, values in scores.items()}
+        result["per_frame"] = scores
+        if isinstance(network, nn.Module):
+            result["parameters"] = count_parameters(network)
+            result["macs"] = count_macs(network, (1, *self.held_out.inputs.shape[1:]))
+        return result
+
+
+def run(
+    recipe: RestorationRecipe, *, base: Path, out_dir: Path, progress: Progress = ignore_progress
+) -> dict[str, Any]:
+    """Run `recipe`; its paths are relative to `base`. Returns the report.
+
+    `out_dir` receives `student.pt` (a state dict), `student.onnx` (output "restored") and `report.json`, each whole or not
+    at all, and `stages/`, the cache that a second run continues from. Raises `ConfigError` for anything in the recipe
+    or its files that does not fit, `InferenceError` for a teacher whose output does not.
+    """
+    make_folder(out_dir)
+    train, test = read_clean(recipe.data, base)
+    held_out = degraded_set(test.frames, recipe.preprocess, recipe.degrade, draws=1, seed=recipe.seed + 1)
+    stages = Stages(out_dir / "stages", progress)
+    work = _Run(recipe=recipe, stages=stages, train=train, held_out=held_out, test_sha256=test.sha256)
+    teacher, teacher_result = _teacher(work, base)
+    student, result, state = _student(work, teacher)
+    report = {
+        "name": recipe.name,
+        "task": recipe.task,
+        "preprocess_sha256": recipe.preprocess.sha256,
+        "frames": {"train": len(train.frames), "test": len(test.frames)},
+        "trivial": {
+            name: {key: float(np.mean(values)) for key, values in scores.items()}
+            for name, scores in trivial_scores(held_out).items()
+        },
+        "teacher": teacher_result,
+        "student": result,
+        "seconds": stages.timings(),
+    }
+    write_bytes(out_dir / "student.pt", state.read_bytes())
+    write_bytes(out_dir / "student.onnx", _onnx(student, held_out.inputs.shape[1:]))
+    write_bytes(out_dir / "report.json", msgspec.json.format(msgspec.json.encode(report), indent=2))
+    return report
+
+
+def _teacher(work: _Run, base: Path) -> tuple[Teacher, dict[str, Any]]:
+    source = work.recipe.teacher
+    if source.file:
+        form = OutputForm(channels=1, layout="planes", values="values", enlarge=work.recipe.degrade.scale)
+        loaded = load_teacher(base / source.file, form=form)
+        stage = work.stages.run("teacher", work.inputs(teacher=loaded.sha256), lambda folder: work.scored(loaded))
+        return loaded, stage.record.result
+    inputs = work.inputs(train=source.train)
+
+    def make(folder: Path) -> dict[str, Any]:
+        trained = train_restorer(
+            work.training(source.train.draws),
+            source.train,
+            checkpoint=work.stages.work_folder("teacher", inputs) / "checkpoint.pt",
+            progress=work.stages.progress,
+        )
+        save_state_dict(trained.network, folder / "teacher.pt")
+        return {**work.scored(trained.network), "losses": trained.fit.losses}
+
+    stage = work.stages.run("teacher", inputs, make)
+    network = work.network(source.train.network, stage.folder / "teacher.pt")
+    return restorer_teacher(network), stage.record.result
+
+
+def _student(work: _Run, teacher: Teacher) -> tuple[Restorer, dict[str, Any], Path]:
+    config = work.recipe.distill
+    inputs = work.inputs(distill=config, teacher=teacher.sha256)
+
+    def make(folder: Path) -> dict[str, Any]:
+        trained = distill_restorer(
+            teacher,
+            work.training(config.draws),
+            config,
+            cache=TeacherCache(work.stages.root / "answers"),
+            checkpoint=work.stages.work_folder("student", inputs) / "checkpoint.pt",
+            progress=work.stages.progress,
+        )
+        save_state_dict(trained.network, folder / "student.pt")
+        return {**work.scored(trained.network), "losses": trained.fit.losses}
+
+    stage = work.stages.run("student", inputs, make)
+    state = stage.folder / "student.pt"
+    return work.network(config.network, state), stage.record.result, state
+
+
+def _onnx(student: Restorer, shape: tuple[int, ...]) -> bytes:
+    from edge_export import export_torch
+
+    data: bytes = export_torch(student, (1, *shape), output_names=(OUTPUT_NAME,)).SerializeToString()
+    return data
