@@ -129,7 +129,7 @@ def test_students_pass_the_gates() -> None:
         check_model(model)
         files, _ = lower(model, [np.random.default_rng(0).random((1, 1, 32, 48), np.float32)])
         assert set(files) == {"fp32", "fp16", "int8"}
-        assert rtx_gate(files["fp16"]).status != "rejected"
+        assert rtx_gate(files["fp16"]).status in ("accepted", "not tried")
 
 
 @pytest.mark.parametrize(
