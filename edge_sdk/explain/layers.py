@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError
 
-__all__ = ["LayerInfo", "automatic_layer", "layers_of"]
+__all__ = ["LayerInfo", "automatic_layer", "check_explainable", "evaluation_mode", "layers_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
