@@ -69,7 +69,7 @@ def _scan_area(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 def shift_frame(image: Array, shift: DeviceShift, name: str) -> Array:
     """(H, W) uint8 as the other device would show it; `name` is the frame's file name."""
     rng, traits = _draw(shift, name)
-    grey = _deeper(image, traits["depth"], cv2.INTER_AREA).astype(np.float32) / 255
+    grey = _deeper(image, traits["depth"], cv2.INTER_AREA).astype(np.float32) / np.float32(255)
     height, width = grey.shape
     if shift.severity == 0:
         return image

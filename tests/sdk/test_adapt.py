@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
@@ -196,4 +197,4 @@ def test_what_cannot_be_adapted_is_refused() -> None:
 @pytest.mark.parametrize(("field", "value"), [("prior", -1), ("rounds", 50), ("threshold", 1.0), ("temperature", 0)])
 def test_settings_out_of_range_are_refused(field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=field):
-        AdaptConfig(**{field: value})
+        msgspec.structs.replace(AdaptConfig(), **{field: value})
