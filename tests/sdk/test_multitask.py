@@ -22,33 +22,35 @@ SMALL = {"width": 8, "depth": 3, "convs": 1}
 
 
 def _simulated(n: int, seed: int) -> TrainingSet:
-    """Frames (n, 1, 32, 32) with the mask of anechoic regions, whether there is much of them, and their share."""
+    """Frames (n, 1, 32, 32), every other upside down: the anechoic regions, which way up, and the regions' share."""
     images, masks, _ = training_set(seed, n, (96, 96))
     grey = F.avg_pool2d(torch.from_numpy(images)[:, None].float() / 255, 3)
     mask = (F.avg_pool2d(torch.from_numpy(masks)[:, None].float(), 3)[:, 0] > 0.5).long()
+    over = torch.arange(n) % 2 == 1
+    grey[over], mask[over] = grey[over].flip(2), mask[over].flip(1)
     share = mask.float().mean(dim=(1, 2))
     return TrainingSet(
         inputs=(grey - 0.3) / 0.2,
         labelled=torch.ones(n, dtype=torch.bool),
         targets={
             "mask": Field(values=mask, kind="labels"),
-            "class": Field(values=(share > 0.05).long(), kind="fixed"),
+            "class": Field(values=over.long(), kind="fixed"),
             "value": Field(values=share[:, None], kind="fixed"),
         },
         scale=(0.3, 0.2),
     )
 
 
+@pytest.mark.slow
 def test_every_head_learns_on_simulated_frames() -> None:
     train, test = _simulated(64, 1), _simulated(32, 2)
     truth = test.target("class").numpy()
-    assert 4 < truth.sum() < 28
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = MultiTaskUNet(1, 1, classes=2, values=1, **SMALL)
-    loss = MultiTaskLoss(weights={"mask": 1.0, "class": 0.5, "value": 0.5}, scale=0.05)
+    loss = MultiTaskLoss(weights={"mask": 1.0, "class": 1.0, "value": 0.5}, scale=0.05)
     still = AugmentConfig(min_scale=1, gain=0.1, gamma=0.1, noise=0.01)
-    fit(network, train, loss, OptimiserConfig(epochs=16, batch_size=8, learning_rate=1e-2, threads=1), still)
+    fit(network, train, loss, OptimiserConfig(epochs=24, batch_size=8, learning_rate=1e-2, threads=1), still)
     with torch.no_grad():
         found = network(test.inputs)
     mask = found["mask"][:, 0] > 0
@@ -57,9 +59,8 @@ def test_every_head_learns_on_simulated_frames() -> None:
     assert dice > 0.6
     recalls = [(found["class"].argmax(1).numpy()[truth == k] == k).mean() for k in (0, 1)]
     assert np.mean(recalls) > 0.75
-    error = (found["value"] - test.targets["value"].values).abs().mean()
-    spread = (test.targets["value"].values - train.targets["value"].values.mean()).abs().mean()
-    assert error < 0.7 * spread  # a constant has error `spread`
+    shares = torch.stack([found["value"][:, 0], test.targets["value"].values[:, 0]])
+    assert float(torch.corrcoef(shares)[0, 1]) > 0.6
 
 
 def test_one_encoder_costs_little_more_than_the_mask_alone() -> None:
