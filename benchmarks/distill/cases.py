@@ -27,21 +27,25 @@ OFFSET_PX = -1.356
 
 _MOVE = AugmentConfig(flip=0.5, min_scale=0.7, max_scale=1.25, rotate=25, stretch=0.08)
 _GREY = AugmentConfig(flip=0.5, min_scale=1.0, gain=0.3, gamma=0.4, noise=0.03)
-_TEACHER = TeacherConfig(
-    network=NetworkConfig(width=16, depth=5, max_width=256),
-    optimiser=OptimiserConfig(
-        epochs=140,
-        batch_size=8,
-        learning_rate=2e-3,
-        weight_decay=1e-3,
-        schedule="cosine",
-        warmup=0.05,
-        ema_decay=0.99,
-        precision="bf16-mixed",
-        threads=1,
-    ),
-    augment=_MOVE,
-)
+
+
+def _teacher(epochs: int) -> TeacherConfig:
+    """A plain U-Net of two million parameters, trained from scratch."""
+    return TeacherConfig(
+        network=NetworkConfig(width=16, depth=5, max_width=256),
+        optimiser=OptimiserConfig(
+            epochs=epochs,
+            batch_size=8,
+            learning_rate=2e-3,
+            weight_decay=1e-3,
+            schedule="cosine",
+            warmup=0.05,
+            ema_decay=0.99,
+            precision="bf16-mixed",
+            threads=1,
+        ),
+        augment=_MOVE,
+    )
 
 
 def _student(width: int, max_width: int, epochs: int = 5) -> DistillConfig:
@@ -137,7 +141,7 @@ HC18 = Case(
     ),
     sha256=lambda: _sha256("hc18_fetal_head"),
     score=_score_heads,
-    teacher=_TEACHER,
+    teacher=_teacher(140),
     members=3,
     students={"student": _student(12, 64), "ultra": _student(6, 20)},
     alone={"labels": "student"},
@@ -152,9 +156,9 @@ USGRA = Case(
     read=lambda split: _read("usgra_nerve_vessel", split, (0, 1, 2), "near_duplicate_group", ("nerve_px", "vessel_px")),
     sha256=lambda: _sha256("usgra_nerve_vessel"),
     score=_score_classes,
-    teacher=_TEACHER,
+    teacher=_teacher(100),
     members=1,
-    students={"student": _student(12, 64)},
+    students={"student": _student(12, 64, epochs=4)},
     alone={},
 )
 

@@ -95,9 +95,9 @@ def run(
 ) -> dict[str, Any]:
     """Run `recipe`; its paths are relative to `base`. Returns the report.
 
-    `out_dir` receives `student.pt` (a state dict), `student.onnx` (output "restored") and `report.json`, each whole or not
-    at all, and `stages/`, the cache that a second run continues from. Raises `ConfigError` for anything in the recipe
-    or its files that does not fit, `InferenceError` for a teacher whose output does not.
+    `out_dir` receives `student.pt` (a state dict), `student.onnx` (output "restored") and `report.json`, each whole or
+    not at all, and `stages/`, the cache that a second run continues from. Raises `ConfigError` for anything in the
+    recipe or its files that does not fit, `InferenceError` for a teacher whose output does not.
     """
     make_folder(out_dir)
     train, test = read_clean(recipe.data, base)
