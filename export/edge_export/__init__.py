@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edge_export._lower import LoweredVariant, LoweringReport, lower
     from edge_export._package import Parity, measure_parity, package, self_test
     from edge_export._tidy import convert_opset, tidy
+    from edge_export.agree import AgreementReport, AgreementScore, verify_agreement
     from edge_export.fp16 import islands, to_fp16
     from edge_export.gate import GateError, GateReport, check_model, rtx_gate, run_model
     from edge_export.int8 import to_int8
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AgreementReport",
+    "AgreementScore",
     "Finding",
     "GateError",
     "GateReport",
@@ -55,10 +58,13 @@ __all__ = [
     "to_fp16",
     "to_int8",
     "torch_parity",
+    "verify_agreement",
     "verify_variants",
 ]
 
 _HOMES = {
+    "AgreementReport": "agree",
+    "AgreementScore": "agree",
     "Finding": "_lint",
     "GateError": "gate",
     "GateReport": "gate",
@@ -89,6 +95,7 @@ _HOMES = {
     "to_fp16": "fp16",
     "to_int8": "int8",
     "torch_parity": "torch_export",
+    "verify_agreement": "agree",
     "verify_variants": "verify",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_export._lower import LoweringReport
+from edge_export.agree import AgreementReport
 from edge_export.verify import VerificationReport
 
 __all__ = ["ModelCard", "render_card"]
@@ -25,7 +26,11 @@ class ModelCard:
 
 
 def render_card(
-    name: str, version: str, card: ModelCard, report: LoweringReport, verification: VerificationReport | None
+    name: str,
+    version: str,
+    card: ModelCard,
+    report: LoweringReport,
+    verification: VerificationReport | AgreementReport | None,
 ) -> str:
     """Markdown with the author's parts, the table of variants and the measured scores."""
     lines = [
@@ -53,9 +58,11 @@ def render_card(
     return "\n".join(lines)
 
 
-def _metrics(verification: VerificationReport | None) -> list[str]:
+def _metrics(verification: VerificationReport | AgreementReport | None) -> list[str]:
     if verification is None:
         return ["Not verified against labels."]
+    if isinstance(verification, AgreementReport):
+        return _agreement(verification)
     lines = [
         f"Student's Dice {verification.student_dice:.4f} on {verification.n_frames} held-out frames. "
         "A point is a percentage point of Dice.",
@@ -70,4 +77,20 @@ def _metrics(verification: VerificationReport | None) -> list[str]:
             f"| {score.variant} | {score.dice:.4f} | {score.drop_points:.3f} | {score.typed_drop_points:.3f} "
             f"| {score.allowed_points:g} | {sqnr} | {100 * score.flips:.3f} % | {gate} |"
         )
+    return lines
+
+
+def _agreement(report: AgreementReport) -> list[str]:
+    lines = [
+        f"Variants against the student on {report.n_frames} frames; what the student is worth stands under Limits "
+        "and in the evidence.",
+        "",
+        "| variant | equal decisions | SQNR, dB | largest difference | gate |",
+        "|---|---|---|---|---|",
+    ]
+    for score in report.scores:
+        shares = ", ".join(f"{name} {share:.4f}" for name, share in score.agreement.items()) or "none decides"
+        sqnr = ", ".join(f"{name} {'equal' if db is None else f'{db:.1f}'}" for name, db in score.sqnr_db.items())
+        gate = "passed" if not score.failures else f"overridden: {score.override}"
+        lines.append(f"| {score.variant} | {shares} | {sqnr} | {score.max_abs:.3g} | {gate} |")
     return lines

@@ -18,13 +18,12 @@ from edge_export._graph import main_input
 from edge_export._inventory import inventory
 from edge_export._lint import LintTarget, lint
 from edge_export._lower import LoweredVariant, LoweringReport
-from edge_export._masks import class_map
+from edge_export.agree import AgreementReport
 from edge_export.verify import VerificationReport, run_variant
 from edge_runtime import loading
 from edge_runtime.atomic import replacing
 from edge_runtime.bundle import Bundle, npy_bytes, sign_bundle, write_bundle
 from edge_runtime.bundle.manifest import (
-    SCHEMA_VERSION,
     Evidence,
     GoldenSample,
     InputSpec,
@@ -32,8 +31,10 @@ from edge_runtime.bundle.manifest import (
     OutputSpec,
     Target,
     Variant,
+    schema_version,
 )
 from edge_runtime.errors import ConfigError
+from edge_runtime.postprocess import agreement
 from edge_runtime.preprocess.spec import PreprocessSpec
 from edge_runtime.runners import create_runner
 
@@ -45,7 +46,7 @@ Outputs = list[dict[str, Float32]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """The bounds of the self-test: `absolute` in the output's unit, `agreement` the least share of equal pixels."""
+    """The bounds of the self-test: `absolute` in the output's unit, `agreement` the least share of equal decisions."""
 
     absolute: float
     agreement: float
@@ -84,7 +85,7 @@ def package(
     preprocess: PreprocessSpec,
     golden_inputs: Sequence[Float32],
     card: ModelCard,
-    verification: VerificationReport | None = None,
+    verification: VerificationReport | AgreementReport | None = None,
     evidence: Mapping[str, Any] | None = None,
     created: datetime | None = None,
     private_key: Path | str | bytes | None = None,
@@ -112,7 +113,7 @@ def package(
     proofs = _evidence(models, report, verification, evidence or {}, members)
     members["card.md"] = render_card(name, version, card, report, verification).encode()
     manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
+        schema_version=schema_version(output_specs),
         name=name,
         version=version,
         created=_stamp(created),
@@ -169,14 +170,10 @@ def _largest_error(found: Outputs, wanted: Outputs) -> float:
 
 
 def _agreement(found: Outputs, wanted: Outputs, output_specs: tuple[OutputSpec, ...]) -> float:
-    """The least share of equal pixels over samples and mask outputs; 1 without a mask output."""
-    masks = [spec for spec in output_specs if spec.kind == "mask_logits"]
-    shares = [
-        float(np.mean(class_map(f[spec.name], spec) == class_map(w[spec.name], spec)))
-        for f, w in zip(found, wanted, strict=True)
-        for spec in masks
-    ]
-    return min(shares, default=1.0)
+    """The least share of equal decisions over samples and outputs; 1 where none decides."""
+    return min(
+        agreement(f[spec.name], w[spec.name], spec) for f, w in zip(found, wanted, strict=True) for spec in output_specs
+    )
 
 
 def _golden(inputs: Sequence[Float32], outputs: Outputs, members: dict[str, bytes]) -> tuple[GoldenSample, ...]:
@@ -192,7 +189,7 @@ def _golden(inputs: Sequence[Float32], outputs: Outputs, members: dict[str, byte
 def _evidence(
     models: Mapping[str, bytes],
     report: LoweringReport,
-    verification: VerificationReport | None,
+    verification: VerificationReport | AgreementReport | None,
     extra: Mapping[str, Any],
     members: dict[str, bytes],
 ) -> tuple[Evidence, ...]:
@@ -219,10 +216,14 @@ def _variant(
     row: LoweredVariant,
     runs: Mapping[str, Outputs],
     output_specs: tuple[OutputSpec, ...],
-    verification: VerificationReport | None,
+    verification: VerificationReport | AgreementReport | None,
 ) -> Variant:
     parity = measure_parity(row.precision, runs[row.id], runs["fp32"], output_specs)
-    scores = {} if verification is None else {"dice": verification.score(row.id).dice}
+    scores: dict[str, float] = {}
+    if isinstance(verification, VerificationReport):
+        scores = {"dice": verification.score(row.id).dice}
+    elif verification is not None:
+        scores = {"agreement": verification.score(row.id).least}
     return Variant(
         id=row.id,
         model=f"variants/{row.id}.onnx",

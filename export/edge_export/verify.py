@@ -17,7 +17,15 @@ from edge_export.gate import run_model
 from edge_runtime.bundle.manifest import InputSpec, OutputSpec
 from edge_runtime.errors import ConfigError, LoweringError
 
-__all__ = ["MAX_DROP_POINTS", "VariantScore", "VerificationReport", "run_variant", "verify_variants"]
+__all__ = [
+    "MAX_DROP_POINTS",
+    "VariantScore",
+    "VerificationReport",
+    "check_overrides",
+    "run_variant",
+    "sqnr_db",
+    "verify_variants",
+]
 
 Float32 = npt.NDArray[np.float32]
 Student = Callable[[Float32], Float32]
@@ -113,7 +121,7 @@ def verify_variants(
                 dice=dice,
                 drop_points=drops[0],
                 typed_drop_points=drops[1],
-                sqnr_db=_sqnr_db(wanted, runs[name]),
+                sqnr_db=sqnr_db(wanted, runs[name]),
                 max_abs=max(float(np.abs(a - b).max()) for a, b in zip(wanted, runs[name], strict=True)),
                 flips=float(np.mean([np.mean(a != b) for a, b in zip(masks, classes, strict=True)])),
                 file_bytes=len(data),
@@ -161,20 +169,28 @@ def _check_arguments(
     if not inputs or len(inputs) != len(labels):
         raise ConfigError(f"{len(inputs)} inputs and {len(labels)} labels; as many of both are needed, at least one")
     if not output_specs or output_specs[0].kind != "mask_logits":
-        raise ConfigError("the first output must be of kind mask_logits to be scored by Dice")
+        raise ConfigError(
+            "the first output must be of kind mask_logits to be scored by Dice; verify_agreement is for others"
+        )
     missing = sorted(set(models) - set(gates))
     if missing:
         raise ConfigError(f"variants {missing} have no gate; add them to max_drop_points")
-    empty = sorted(name for name, reason in reasons.items() if not reason.strip())
-    if empty or set(reasons) - set(models):
-        raise ConfigError(f"overrides {sorted(reasons)}: each names one of {sorted(models)} and carries a reason")
+    check_overrides(models, reasons)
     height, width = output_specs[0].shape[2:]
     for index, label in enumerate(labels):
         if label.shape != (height, width):
             raise ConfigError(f"label {index} has shape {label.shape}; the network's output is {(height, width)}")
 
 
-def _sqnr_db(wanted: Sequence[Float32], found: Sequence[Float32]) -> float | None:
+def check_overrides(models: Mapping[str, bytes], reasons: Mapping[str, str]) -> None:
+    """Raise `ConfigError` unless every override names one of `models` and carries a reason."""
+    empty = sorted(name for name, reason in reasons.items() if not reason.strip())
+    if empty or set(reasons) - set(models):
+        raise ConfigError(f"overrides {sorted(reasons)}: each names one of {sorted(models)} and carries a reason")
+
+
+def sqnr_db(wanted: Sequence[Float32], found: Sequence[Float32]) -> float | None:
+    """10 log10(sum wanted^2 / sum (wanted - found)^2) over all arrays; None when they are equal or wanted is all 0."""
     signal = sum(float((a.astype(np.float64) ** 2).sum()) for a in wanted)
     noise = sum(float(((a.astype(np.float64) - b) ** 2).sum()) for a, b in zip(wanted, found, strict=True))
     return 10.0 * math.log10(signal / noise) if noise > 0 and signal > 0 else None

@@ -136,7 +136,7 @@ def test_a_larger_picture_is_brought_to_the_source_too() -> None:
 def test_outside_of_the_crop_stands_the_frame_and_colour_turns_grey() -> None:
     image = np.full((48, 80, 3), 90, np.uint8)
     place, _ = prepared(
-        image[..., 0], CropToScanArea(), Resize(height=24, width=40), area=Rectangle(x0=20, y0=10, x1=60, y1=30)
+        image[..., 0].copy(), CropToScanArea(), Resize(height=24, width=40), area=Rectangle(x0=20, y0=10, x1=60, y1=30)
     )
     frame = Frame(image=image, index=0, arrival_ns=0)
     bright = np.full((1, 1, 24, 40), (1 - NORMALIZE.mean) / NORMALIZE.std, np.float32)

@@ -13,7 +13,7 @@ from edge_runtime.postprocess.classes import class_scores, class_uncertainty
 from edge_runtime.postprocess.masks import CERTAIN, MaskPostprocessor
 from edge_runtime.postprocess.pictures import to_source_image
 from edge_runtime.preprocess import Normalize, Prepared, PreprocessSpec
-from edge_runtime.result import Outcome
+from edge_runtime.result import Area, ClassScore, Detection, Outcome
 
 __all__ = ["OutputsPostprocessor"]
 
@@ -57,7 +57,9 @@ class OutputsPostprocessor:
     ) -> Outcome:
         """What was found in `frame`; a mask is written into `mask_out` and `probability_out` where given."""
         mask = probability = plane = uncertainty = picture = None
-        areas, classes, boxes = (), (), ()
+        areas: tuple[Area, ...] = ()
+        classes: tuple[ClassScore, ...] = ()
+        boxes: tuple[Detection, ...] = ()
         if (spec := self._by_kind.get("class_logits")) is not None:
             classes = class_scores(outputs[spec.name], spec)
             uncertainty = class_uncertainty(classes, spec)

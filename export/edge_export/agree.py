@@ -1,0 +1,166 @@
+"""Hold every variant of a model without masks against the student it came from: equal decisions, small differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_export.verify import check_overrides, run_variant, sqnr_db
+from edge_runtime.bundle.manifest import InputSpec, OutputSpec
+from edge_runtime.errors import ConfigError, LoweringError
+from edge_runtime.postprocess import agreement
+
+__all__ = ["MIN_AGREEMENT", "MIN_SQNR_DB", "AgreementReport", "AgreementScore", "verify_agreement"]
+
+Float32 = npt.NDArray[np.float32]
+Student = Callable[[Float32], Mapping[str, Float32]]
+
+# mean share of equal decisions (classes, boxes, mask pixels) that a variant must keep
+MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.99, "int8": 0.9}
+# signal over noise of the outputs that decide nothing (pictures, uncertainties, raw numbers)
+MIN_SQNR_DB = {"fp32": 80.0, "fp16": 40.0, "int8": 20.0}
+_DECIDING = ("mask_logits", "class_logits", "boxes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementScore:
+    """One variant on the frames.
+
+    `agreement` by deciding output, mean over frames of `edge_runtime.postprocess.agreement`; `sqnr_db` by output, 10
+    log10(sum student^2 / sum (student - variant)^2), None when equal; `max_abs` the largest difference of any
+    output. `failures` are the gates that were not met, in words; `override` the reason given for letting them pass.
+    """
+
+    variant: str
+    agreement: dict[str, float]
+    sqnr_db: dict[str, float | None]
+    max_abs: float
+    file_bytes: int
+    failures: tuple[str, ...] = ()
+    override: str = ""
+
+    @property
+    def least(self) -> float:
+        """The lowest agreement of any output; 1 when none decides."""
+        return min(self.agreement.values(), default=1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementReport:
+    """Scores by variant on `n_frames` frames. The student is the reference: this says nothing about the truth."""
+
+    n_frames: int
+    scores: tuple[AgreementScore, ...] = field(default=())
+
+    def score(self, variant: str) -> AgreementScore:
+        """The row of that variant. Raises `ConfigError` when there is none."""
+        for item in self.scores:
+            if item.variant == variant:
+                return item
+        raise ConfigError(f"no variant {variant!r} in the report; it has {[s.variant for s in self.scores]}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+def verify_agreement(
+    models: Mapping[str, bytes],
+    *,
+    inputs: Sequence[Float32],
+    student: Student | bytes,
+    input_spec: InputSpec,
+    output_specs: tuple[OutputSpec, ...],
+    min_agreement: Mapping[str, float] = MIN_AGREEMENT,
+    min_sqnr_db: Mapping[str, float] = MIN_SQNR_DB,
+    overrides: Mapping[str, str] | None = None,
+) -> AgreementReport:
+    """Compare `models` (ONNX bytes by variant id) with `student` on `inputs` (float32, `input_spec.shape`).
+
+    For classifiers, detectors, restorers and networks of several tasks, where Dice says nothing: `verify_variants` is
+    for masks. `student` maps an input to all outputs by name (the torch module, wrapped), or is the fp32 ONNX file.
+    Outputs that decide must keep `min_agreement` in the mean, the others `min_sqnr_db`. A failure raises
+    `LoweringError`, unless `overrides` names the variant with a reason, which the report then carries. Raises
+    `ConfigError` for no inputs, a variant without a gate, or an override without a reason.
+    """
+    reasons = dict(overrides or {})
+    if not inputs or not output_specs:
+        raise ConfigError(f"{len(inputs)} inputs and {len(output_specs)} outputs; at least one of both is needed")
+    check_overrides(models, reasons)
+    missing = sorted(set(models) - (set(min_agreement) & set(min_sqnr_db)))
+    if missing:
+        raise ConfigError(f"variants {missing} have no gate; add them to min_agreement and min_sqnr_db")
+    if isinstance(student, bytes):
+        wanted = run_variant(student, "student", inputs, input_spec, output_specs)
+    else:
+        wanted = [{k: np.array(v, np.float32) for k, v in student(sample).items()} for sample in inputs]
+    scores = []
+    for name, data in models.items():
+        found = run_variant(data, name, inputs, input_spec, output_specs)
+        score = _score(name, data, found, wanted, output_specs)
+        failures = tuple(_failures(score, min_agreement[name], min_sqnr_db[name]))
+        override = reasons.get(name, "") if failures else ""
+        scores.append(
+            AgreementScore(
+                variant=name,
+                agreement=score.agreement,
+                sqnr_db=score.sqnr_db,
+                max_abs=score.max_abs,
+                file_bytes=score.file_bytes,
+                failures=failures,
+                override=override,
+            )
+        )
+    report = AgreementReport(n_frames=len(inputs), scores=tuple(scores))
+    _raise_failures(report)
+    return report
+
+
+def _score(
+    name: str,
+    data: bytes,
+    found: list[dict[str, Float32]],
+    wanted: list[dict[str, Float32]],
+    output_specs: tuple[OutputSpec, ...],
+) -> AgreementScore:
+    pairs = {
+        spec.name: [(f[spec.name], w[spec.name]) for f, w in zip(found, wanted, strict=True)] for spec in output_specs
+    }
+    return AgreementScore(
+        variant=name,
+        agreement={
+            spec.name: float(np.mean([agreement(f, w, spec) for f, w in pairs[spec.name]]))
+            for spec in output_specs
+            if spec.kind in _DECIDING
+        },
+        sqnr_db={key: sqnr_db([w for _, w in each], [f for f, _ in each]) for key, each in pairs.items()},
+        max_abs=max(float(np.abs(f - w).max()) for each in pairs.values() for f, w in each),
+        file_bytes=len(data),
+    )
+
+
+def _failures(score: AgreementScore, least: float, least_db: float) -> list[str]:
+    failed = [
+        f"{name} agrees in {share:.4f} of its decisions, {least:g} is needed"
+        for name, share in score.agreement.items()
+        if share < least
+    ]
+    return failed + [
+        f"{name} has {noise:.1f} dB of signal over noise, {least_db:g} is needed"
+        for name, noise in score.sqnr_db.items()
+        if name not in score.agreement and noise is not None and noise < least_db
+    ]
+
+
+def _raise_failures(report: AgreementReport) -> None:
+    failed = [score for score in report.scores if score.failures and not score.override]
+    if failed:
+        shown = "; ".join(f"{score.variant}: {', '.join(score.failures)}" for score in failed)
+        raise LoweringError(
+            f"{shown}. Use more or better frames for quantization calibration, another method, exclude sensitive "
+            "convolutions, or override the gate by name with a reason."
+        )
