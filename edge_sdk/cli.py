@@ -58,6 +58,7 @@ def distill(
     """Train or load the teacher of RECIPE and distil its student."""
     from edge_sdk.display import show_progress
     from edge_sdk.recipe import effective_yaml, load_recipe, run_recipe
+    from edge_sdk.recipe_text import report_lines
 
     typer.echo(effective_yaml(load_recipe(recipe)), err=True, nl=False)
     with show_progress() as progress:
@@ -65,10 +66,9 @@ def distill(
     if as_json:
         emit_json(report)
         return
-    for name in ("teacher", "student"):
-        dice = report[name]["dice"]
-        typer.echo(f"{name}: Dice {dice['mean']:.4f} +- {dice['std']:.4f} on {dice['n']} held-out frames")
-    typer.echo(f"{out / 'student.pt'} written; {report['dice_drop_points']:+.2f} Dice points below the teacher")
+    for line in report_lines(report):
+        typer.echo(line)
+    typer.echo(f"{out / 'student.pt'}, student.onnx and report.json written")
 
 
 def main() -> None:

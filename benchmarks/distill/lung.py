@@ -1,9 +1,10 @@
 """`lung_clips`: regular or abnormal lung in ultrasound clips, scored by patient in patient-grouped folds.
 
 The test split of the CC BY clips holds three patients, too few to say anything. So all nine CC BY patients are dealt
-into five folds, every network is trained on the patients outside its fold, and each patient is scored once a seed. No
-setting was chosen on a score; after a first run of 8 epochs, in which the teachers' training loss was still falling,
-the epochs were set to 24. Clips under CC BY-NC train nothing; they are an external cohort that is only scored.
+into five folds, every network is trained on the patients outside its fold, and each patient is scored once a seed.
+One setting was changed after the held-out scores of a first run (8 epochs, one seed) had been seen: the epochs are 24,
+because the teachers' training loss was still falling. Clips under CC BY-NC train nothing; they are an external cohort
+that is only scored.
 Label and source are confounded in this collection (most regular clips come from one probe), so the rows measure
 whether a student keeps its teacher's answers and how much brightness alone gives away; they are no claim of diagnosis.
 """
