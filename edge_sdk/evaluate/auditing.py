@@ -92,8 +92,8 @@ class _Cell:
 
 
 def audit(
-    scores: Mapping[str, Sequence[float]],
-    columns: Mapping[str, Sequence[str | float | None]],
+    scores: Mapping[str, Sequence[float] | Floats],
+    columns: Mapping[str, Sequence[str | float | None] | Sequence[float] | Sequence[str]],
     *,
     reference: str,
     clusters: Sequence[str] | None = None,
@@ -151,7 +151,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _losses(
-    scores: Mapping[str, Sequence[float]], reference: str, config: AuditConfig
+    scores: Mapping[str, Sequence[float] | Floats], reference: str, config: AuditConfig
 ) -> tuple[dict[str, Floats], Floats]:
     if reference not in scores:
         raise ConfigError(f"reference {reference!r} is not among the systems {sorted(scores)}")

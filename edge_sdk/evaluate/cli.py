@@ -45,9 +45,15 @@ def evaluate(
     from edge_sdk.evaluate import evaluate as run
     from edge_sdk.evaluate import load_config, render, write_evaluation
 
-    flags = {"--images": images, "--masks": masks, "--manifest": manifest, "--system": system, "--subgroup": subgroup}
+    flags: dict[str, Any] = {
+        "--images": images,
+        "--masks": masks,
+        "--manifest": manifest,
+        "--system": system,
+        "--subgroup": subgroup,
+    }
     flags |= {"--split": split, "--group": group, "--quantity": quantity, "--reference": reference}
-    flags |= {"--preprocess": preprocess, "--mask-values": mask_values}
+    flags |= {"--subgroup": subgroup, "--preprocess": preprocess, "--mask-values": mask_values}
     _check_use(config, flags)
     if config is not None:
         settings, base = load_config(config), config.resolve().parent

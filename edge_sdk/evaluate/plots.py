@@ -75,17 +75,17 @@ def plot_bland_altman(path: Path, evaluation: Evaluation) -> bool:
     figure, axes = _figure(3.9 * columns, 2.9 * lines, columns, rows=lines, share=True)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    for axis, (name, pairs) in zip(axes, panels, strict=False):
-        difference = pairs[:, 0] - pairs[:, 1]
+    for axis, (name, both) in zip(axes, panels, strict=False):
+        difference = both[:, 0] - both[:, 1]
         bias, spread = float(difference.mean()), 1.96 * float(difference.std(ddof=1))
-        axis.plot(pairs.mean(axis=1), difference, ".", color=ACCENT, markersize=5)
+        axis.plot(both.mean(axis=1), difference, ".", color=ACCENT, markersize=5)
         axis.axhline(0, color=SOFT, linewidth=0.8)
         for level, text in ((bias, "bias"), (bias + spread, "+1.96 SD"), (bias - spread, "-1.96 SD")):
             dashed = "--" if text != "bias" else "-"
             axis.axhline(level, color=INK if text == "bias" else BAD, linewidth=1, linestyle=dashed)
             axis.annotate(
                 f"{text} {level:+.2f}", (1, level), xycoords=("axes fraction", "data"), fontsize=7, ha="right",
-                va="bottom", color=INK,
+                va="bottom", color=INK, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6},
             )  # fmt: skip
         axis.set_title(name, fontsize=9, loc="left", color=INK)
         axis.set_xlabel(f"mean of measured and reference, {evaluation.quantity_unit}", fontsize=8)
@@ -119,7 +119,7 @@ def _figure(
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=share)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
     axes: list[Axes] = list(grid.ravel())
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)

@@ -23,6 +23,7 @@ from edge_runtime.frame import Frame
 from edge_runtime.postprocess import MaskPostprocessor
 from edge_runtime.preprocess import Preprocessor
 from edge_runtime.preprocess.spec import PreprocessSpec, Stack
+from edge_runtime.runners import Runner
 from edge_sdk.evaluate.config import EvaluateConfig, SystemConfig
 
 __all__ = ["Prediction", "System", "open_systems", "system_from_callable"]
@@ -185,13 +186,17 @@ def _bundle(item: SystemConfig, config: EvaluateConfig, base: Path, fold: int | 
             System(
                 f"{item.label}/{variant}",
                 manifest.preprocess,
-                lambda tensor, runner=runner, name=output.name: runner.infer({runner.input.name: tensor})[name],
+                _by_runner(runner, output.name),
                 output,
                 origin=str(path),
                 sha256=model.sha256,
             )
         )
     return systems
+
+
+def _by_runner(runner: Runner, output: str) -> Callable[[Float32], Float32]:
+    return lambda tensor: runner.infer({runner.input.name: tensor})[output]
 
 
 def _check_planes(origin: str, planes: int, config: EvaluateConfig) -> None:
