@@ -45,7 +45,7 @@ from edge_sdk.teachers import Teacher, load_state_dict, teacher_from_module
 __all__ = ["CONFIG", "FALL", "SEVERITIES", "measure_label_free_gain", "play", "train_label_free_gain"]
 
 ROW = "label_free_gain"
-SEVERITIES = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
+SEVERITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
 FALL = 0.08
 SEEDS = range(3)
 CONFIG = AdaptConfig(
