@@ -73,10 +73,13 @@ def child(folder: Path, data: Path, *, epochs: int) -> Outcome:
         LossTerm(kind="hint", weight=0.1, student_layer="encoder.1", teacher_layer="encoder.1"),
     ]
     settings = OptimiserConfig(epochs=epochs, batch_size=8, learning_rate=0.01, ema_decay=0.9, threads=1, seed=3)
-    # a bar that soon is out of reach, so that patience does end the run
-    loop = LoopConfig(patience=2, min_delta=0.02, checkpoint_every=3)
-    (folder / "started").touch()
-    with compose(terms, student=student, teacher=teacher, example=inputs[:1]) as loss:
+    loop = LoopConfig(patience=4, min_delta=0.01, checkpoint_every=3)
+    with (
+        (folder / "steps").open("ab", buffering=0) as steps,
+        compose(terms, student=student, teacher=teacher, example=inputs[:1]) as loss,
+    ):
+        # a byte per step, for the killer to count; a hook that returned it would replace the loss
+        loss.register_forward_hook(lambda *_: steps.write(b".") and None)
         report = fit(
             student, frames, loss, settings, AugmentConfig(), loop=loop, validate=dice, checkpoint=folder / "c.pt"
         )
@@ -94,16 +97,21 @@ def child(folder: Path, data: Path, *, epochs: int) -> Outcome:
 
 def _start(folder: Path, data: Path, epochs: int) -> subprocess.Popen[bytes]:
     folder.mkdir(exist_ok=True)
-    (folder / "started").unlink(missing_ok=True)
+    (folder / "steps").write_bytes(b"")
     command = [sys.executable, "-m", "benchmarks.distill.resume", str(folder), str(data), str(epochs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     root = Path(__file__).resolve().parents[2]
     return subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE)
 
 
-def _wait_for_start(process: subprocess.Popen[bytes], folder: Path) -> None:
-    while process.poll() is None and not (folder / "started").exists():
-        time.sleep(0.02)
+def _kill_after(process: subprocess.Popen[bytes], folder: Path, steps: int, delay: float) -> None:
+    """SIGKILL `delay` seconds after the process has begun its step number `steps`, unless it ends before."""
+    while process.poll() is None and (folder / "steps").stat().st_size < steps:
+        time.sleep(0.002)
+    try:
+        process.wait(delay)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
 
 
 def _end(process: subprocess.Popen[bytes], folder: Path) -> Outcome:
@@ -127,25 +135,18 @@ def _place(folder: Path) -> list[int]:
 def kill_and_resume(root: Path, *, kills: int, epochs: int = 40, seed: int = 0) -> tuple[Outcome, Outcome, list[Any]]:
     """The undisturbed outcome, the one after `kills` SIGKILLs, and where each found the run, in the folder `root`.
 
-    A kill comes at a random moment within the share of the training that is left to it. The place is (whole epochs,
-    steps into the next) of the checkpoint then. Raises `EdgeError` when a training fails.
+    A kill comes after a random number of steps and, within the step or the checkpoint's writing, a random while. The
+    place is (whole epochs, steps into the next) of the checkpoint then. Raises `EdgeError` when a training fails.
     """
     _write_data(root)
     data, alone, killed = root / "data.npz", root / "alone", root / "killed"
-    process = _start(alone, data, epochs)
-    _wait_for_start(process, alone)
-    began = time.monotonic()
-    whole = _end(process, alone)
-    duration = time.monotonic() - began
+    whole = _end(_start(alone, data, epochs), alone)
+    steps = (alone / "steps").stat().st_size
     draw = random.Random(seed)
     places: list[Any] = []
     while len(places) < kills:
         process = _start(killed, data, epochs)
-        _wait_for_start(process, killed)
-        try:
-            process.wait(draw.uniform(0.02, 1.6) * duration / (kills + 1))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+        _kill_after(process, killed, draw.randint(1, max(2, steps // kills)), draw.uniform(0, 0.05))
         process.communicate()
         if process.returncode != -signal.SIGKILL:
             break

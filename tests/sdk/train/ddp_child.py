@@ -19,7 +19,8 @@ from edge_sdk.train import LoopConfig, fit
 
 def networks() -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(1)
-    student = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 1, 1))
+    # no bias before the normalisation: its gradient is rounding noise, which AdamW would blow up to full steps
+    student = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 1, 1))
     teacher = nn.Sequential(nn.Conv2d(1, 9, 3, padding=1), nn.ReLU(), nn.Conv2d(9, 1, 1))
     return student, teacher
 
