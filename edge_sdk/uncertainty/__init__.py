@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge_sdk.uncertainty.band import boundary_band, boundary_distance
-    from edge_sdk.uncertainty.calibration import CalibrationReport, calibration_report
+    from edge_sdk.uncertainty.calibration import CalibrationReport, calibration_report, manifest_calibration
     from edge_sdk.uncertainty.distilled import (
         SpreadLoss,
         SpreadStudent,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "band": ("boundary_band", "boundary_distance"),
-    "calibration": ("CalibrationReport", "calibration_report"),
+    "calibration": ("CalibrationReport", "calibration_report", "manifest_calibration"),
     "figures": ("reliability_figure", "risk_figure"),
     "risk": (
         "RiskCoverage",
@@ -84,6 +84,7 @@ __all__ = [
     "falls_monotonically",
     "fit_temperature",
     "frame_uncertainty",
+    "manifest_calibration",
     "monte_carlo_dropout",
     "negative_log_likelihood",
     "reliability_figure",

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.bundle.manifest import Calibration
 from edge_runtime.errors import ConfigError
 from edge_runtime.metrics.calibration import Reliability, brier, reliability, top_label
 from edge_sdk.uncertainty.temperature import negative_log_likelihood, scaled_probabilities
 
-__all__ = ["CalibrationReport", "calibration_report"]
+__all__ = ["CalibrationReport", "calibration_report", "manifest_calibration"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,4 +77,25 @@ def calibration_report(
         n=len(truth),
         table=table,
         foreground=foreground,
+    )
+
+
+def manifest_calibration(
+    before: CalibrationReport, after: CalibrationReport, *, over: str, bins: int = 15
+) -> Calibration:
+    """What a bundle's `OutputSpec` says beside its `temperature`: both reports' figures and what they are over.
+
+    `over` names the items in words, such as "pixels within 10 px of the true boundary". Raises `ConfigError` for
+    reports of different items.
+    """
+    if before.n != after.n:
+        raise ConfigError(f"the reports are over {before.n} and {after.n} items; the same ones are needed")
+    return Calibration(
+        over=over,
+        n=after.n,
+        ece_before=before.ece,
+        ece_after=after.ece,
+        bins=bins,
+        brier_before=before.brier,
+        brier_after=after.brier,
     )

@@ -15,6 +15,7 @@ from edge_sdk.uncertainty import (
     boundary_distance,
     calibration_report,
     fit_temperature,
+    manifest_calibration,
     reliability_figure,
 )
 
@@ -105,6 +106,17 @@ def test_errors_of_the_two_sides_cancel_in_the_confidence_alone() -> None:
 def test_the_numbers_are_for_json() -> None:
     numbers = calibration_report(*predictor(1.0)).numbers()
     assert sorted(numbers) == ["brier", "ece", "ece_foreground", "gap", "n", "nll", "temperature"]
+
+
+def test_the_manifest_says_both() -> None:
+    logits, labels = predictor(3.0)
+    before, after = calibration_report(logits, labels), calibration_report(logits, labels, temperature=3.0)
+    told = manifest_calibration(before, after, over="all pixels")
+    assert (told.over, told.n, told.bins) == ("all pixels", labels.size, 15)
+    assert (told.ece_before, told.ece_after) == (before.ece, after.ece)
+    assert (told.brier_before, told.brier_after) == (before.brier, after.brier)
+    with pytest.raises(ConfigError, match="the same ones"):
+        manifest_calibration(before, calibration_report(logits[:1], labels[:1]), over="all pixels")
 
 
 def test_no_bins_are_refused() -> None:
