@@ -12,6 +12,7 @@ import msgspec
 
 from edge_runtime.errors import ConfigError
 from edge_sdk.losses.terms import LossTerm
+from edge_sdk.train.settings import LoopConfig
 
 __all__ = [
     "AugmentConfig",
@@ -161,11 +162,12 @@ class AugmentConfig(_Config, frozen=True, kw_only=True):
 
 
 class TeacherConfig(_Config, frozen=True, kw_only=True):
-    """How a teacher is trained from scratch."""
+    """How a teacher is trained from scratch; `loop` says when to stop early, and more of the kind."""
 
     network: NetworkConfig = NetworkConfig(width=16, depth=4)
     optimiser: OptimiserConfig = OptimiserConfig()
     augment: AugmentConfig = AugmentConfig()
+    loop: LoopConfig = LoopConfig()
 
 
 class DistillConfig(_Config, frozen=True, kw_only=True):
@@ -189,6 +191,7 @@ class DistillConfig(_Config, frozen=True, kw_only=True):
     views: int = 0
     view_augment: AugmentConfig = AugmentConfig()
     terms: tuple[LossTerm, ...] = ()
+    loop: LoopConfig = LoopConfig()
 
     def __post_init__(self) -> None:
         _require(0 <= self.views <= 1000, "views", self.views, "0 to 1000 are allowed")

@@ -15,6 +15,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess import Preprocessor, PreprocessSpec
 from edge_sdk.batch import Batch, Field, TrainingSet
 from edge_sdk.config import DistillConfig, TeacherConfig
+from edge_sdk.evaluate.scores import predict_masks, score_masks
 from edge_sdk.frames import (
     FrameRecord,
     LabelledFrames,
@@ -27,7 +28,7 @@ from edge_sdk.losses import compose, dice_ce, pixelwise_kd
 from edge_sdk.progress import Progress, ignore_progress
 from edge_sdk.students import UNet, build_network
 from edge_sdk.teachers import Teacher, TeacherCache, cached_answers
-from edge_sdk.train import FitReport, Loss, fit
+from edge_sdk.train import FitReport, Loss, Validate, fit
 from edge_sdk.views import make_views
 
 __all__ = ["Trained", "distill_student", "output_planes", "train_teacher"]
@@ -56,13 +57,16 @@ def train_teacher(
     spec: PreprocessSpec,
     classes: int = 1,
     config: TeacherConfig | None = None,
+    validation: LabelledFrames | None = None,
     checkpoint: Path | None = None,
+    logs: Path | None = None,
     progress: Progress = ignore_progress,
 ) -> Trained:
     """A U-Net trained from scratch on `labelled` with Dice plus cross-entropy.
 
-    `classes` counts the foreground classes. `checkpoint` is a file that a killed run continues from. Raises
-    `ConfigError` for masks that do not fit, and what `fit` raises.
+    `classes` counts the foreground classes. With `validation` frames their mean Dice chooses the epoch whose weights
+    are kept, and stops training as `config.loop` says. `checkpoint` is a file that a killed run continues from, `logs`
+    a folder for tables and curves. Raises `ConfigError` for masks that do not fit, and what `fit` raises.
     """
     config = config or TeacherConfig()
     inputs = torch.from_numpy(network_inputs(labelled.frames, spec))
@@ -81,11 +85,27 @@ def train_teacher(
         lambda logits, batch: dice_ce(logits, batch.target("mask")),
         config.optimiser,
         config.augment,
+        loop=config.loop,
+        validate=_mean_dice(validation, spec, classes),
+        logs=logs,
         task="teacher",
         checkpoint=checkpoint,
         progress=progress,
     )
     return Trained(network=network, fit=report, labelled_frames=len(inputs))
+
+
+def _mean_dice(validation: LabelledFrames | None, spec: PreprocessSpec, classes: int) -> Validate | None:
+    if validation is None:
+        return None
+    inputs = torch.from_numpy(network_inputs(validation.frames, spec))
+    truth = network_masks(validation, spec, classes)
+
+    def validate(network: nn.Module) -> float:
+        device = next(network.parameters()).device
+        return score_masks(predict_masks(lambda x: network(x.to(device)).cpu(), inputs), truth, classes).mean
+
+    return validate
 
 
 def distill_student(
@@ -98,15 +118,18 @@ def distill_student(
     config: DistillConfig | None = None,
     student: UNet | None = None,
     cache: TeacherCache | None = None,
+    validation: LabelledFrames | None = None,
     checkpoint: Path | None = None,
+    logs: Path | None = None,
     progress: Progress = ignore_progress,
 ) -> Trained:
     """A student that imitates `teacher` on every frame, and learns the truth where there is one.
 
     The teacher answers each frame, or each of its `config.views`, once; its logits are kept as float16, in `cache` on
     disk where one is given, so an epoch costs the student's passes alone and a second student no teacher run. Without
-    `labelled` the teacher is the only truth. `student` replaces the network of `config`. Raises `ConfigError` when
-    there is nothing to learn from or the masks do not fit, `InferenceError` when the teacher's output does not.
+    `labelled` the teacher is the only truth. `student` replaces the network of `config`; `validation`, `checkpoint` and
+    `logs` are as in `train_teacher`. Raises `ConfigError` when there is nothing to learn from or the masks do not fit,
+    `InferenceError` when the teacher's output does not.
     """
     config = config or DistillConfig()
     planes = output_planes(classes)
@@ -126,6 +149,9 @@ def distill_student(
             loss,
             config.optimiser,
             config.augment,
+            loop=config.loop,
+            validate=_mean_dice(validation, spec, classes),
+            logs=logs,
             task="distill",
             checkpoint=checkpoint,
             progress=progress,

@@ -150,7 +150,9 @@ DEMO_STEPS = (CropToScanArea(), ToGray(), Letterbox(height=128, width=128), Norm
 class Recipe(_Section, frozen=True, kw_only=True):
     """A whole run. The defaults are the demonstration: `Recipe()` is what `edge-sdk demo` trains.
 
-    `classes` names the foreground classes; `unlabelled` may stay empty.
+    `classes` names the foreground classes; `unlabelled` may stay empty. `validation` is the share of the training
+    frames, by whole groups, that is kept out of training: their Dice chooses the epoch whose weights are kept, and
+    stops training early where `loop.patience` says so. The held-out frames are never used for that.
     """
 
     task: Literal["segmentation"] = "segmentation"
@@ -161,8 +163,14 @@ class Recipe(_Section, frozen=True, kw_only=True):
     preprocess: PreprocessSpec = PreprocessSpec(steps=DEMO_STEPS)
     teacher: TeacherSection = TeacherSection()
     distill: DistillConfig = DistillConfig()
+    validation: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.validation <= 0.5:
+            raise ConfigError(f"validation is {self.validation}; a share from 0 (none) to 0.5 is allowed")
+        for name, loop in (("teacher.train", self.teacher.train.loop), ("distill", self.distill.loop)):
+            if loop.patience and not self.validation:
+                raise ConfigError(f"{name}.loop: patience is {loop.patience}, but validation is 0; set it, to 0.15 say")
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ConfigError(f"classes is {list(self.classes)}; one or more different names are needed")
         if isinstance(self.data, FolderData) and len(self.data.mask_values) != len(self.classes) + 1:

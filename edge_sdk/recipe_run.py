@@ -18,7 +18,7 @@ from edge_runtime.preprocess import Preprocessor
 from edge_sdk.config import NetworkConfig
 from edge_sdk.distill import Trained, distill_student, output_planes, train_teacher
 from edge_sdk.evaluate import predict_masks, score_masks
-from edge_sdk.evaluate.folds import check_split
+from edge_sdk.evaluate.folds import check_split, grouped_folds, read_rows
 from edge_sdk.frame_store import load_labelled, save_labelled
 from edge_sdk.frames import LabelledFrames, UnlabelledFrames, network_inputs, network_masks
 from edge_sdk.pairs import find_pairs, read_pairs
@@ -45,7 +45,7 @@ _CODE = (
     "batch",
     "config",
     "distill",
-    "evaluate",
+    "evaluate.scores",
     "frames",
     "losses",
     "students",
@@ -57,12 +57,16 @@ _CODE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RecipeData:
-    """The frames of a recipe: for training, held out, and unlabelled; `sha256` over all that can be trained on."""
+    """The frames of a recipe: for training, held out, unlabelled; `sha256` over all that can be trained on.
+
+    `validation` are frames that choose the epoch, or None.
+    """
 
     train: LabelledFrames
     held_out: LabelledFrames
     unlabelled: tuple[UnlabelledFrames, ...]
     sha256: str
+    validation: LabelledFrames | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,8 +84,9 @@ def read_data(recipe: Recipe, *, base: Path, stages: Stages) -> RecipeData:
     """The recipe's frames; simulated ones come from the cache of `stages`. `base` is the recipe's folder."""
     if isinstance(recipe.data, SimulatedData):
         train, held_out = _simulated(recipe.data, stages)
+        groups = [str(k) for k in range(len(train.frames))]
     else:
-        train, held_out = _folder(recipe.data, base)
+        train, held_out, groups = _folder(recipe.data, base)
     unlabelled = tuple(read_unlabelled(entry, base) for entry in recipe.unlabelled)
     digest = hashlib.sha256()
     for labelled in (train, held_out):
@@ -91,7 +96,26 @@ def read_data(recipe: Recipe, *, base: Path, stages: Stages) -> RecipeData:
             digest.update(mask.tobytes())
     for source in unlabelled:
         digest.update(msgspec.json.encode(source.record))
-    return RecipeData(train=train, held_out=held_out, unlabelled=unlabelled, sha256=digest.hexdigest())
+    validation = None
+    if recipe.validation:
+        train, validation = _validation(train, groups, recipe.validation)
+        digest.update(f"|validation {recipe.validation}".encode())
+    return RecipeData(
+        train=train, held_out=held_out, unlabelled=unlabelled, sha256=digest.hexdigest(), validation=validation
+    )
+
+
+def _validation(train: LabelledFrames, groups: list[str], share: float) -> tuple[LabelledFrames, LabelledFrames]:
+    """The frames that stay for training, and about `share` of them by whole groups."""
+    held = set(grouped_folds(groups, max(2, round(1 / share)), seed=0)[0].tolist())
+    return tuple(  # type: ignore[return-value]
+        LabelledFrames(
+            frames=[train.frames[k] for k in chosen],
+            masks=[train.masks[k] for k in chosen],
+            names=tuple(train.names[k] for k in chosen) if train.names else (),
+        )
+        for chosen in ([k for k in range(len(groups)) if k not in held], sorted(held))
+    )
 
 
 def _simulated(data: SimulatedData, stages: Stages) -> tuple[LabelledFrames, LabelledFrames]:
@@ -111,7 +135,8 @@ def _simulated(data: SimulatedData, stages: Stages) -> tuple[LabelledFrames, Lab
     return part("frames", data.seed, data.train), part("held-out", data.seed + 1, data.held_out)
 
 
-def _folder(data: FolderData, base: Path) -> tuple[LabelledFrames, LabelledFrames]:
+def _folder(data: FolderData, base: Path) -> tuple[LabelledFrames, LabelledFrames, list[str]]:
+    """Training and held-out frames, and the group of each training frame (its own name without a group column)."""
     if data.group:
         check_split(base / data.manifest, group=data.group)
     pairs = find_pairs(
@@ -125,7 +150,11 @@ def _folder(data: FolderData, base: Path) -> tuple[LabelledFrames, LabelledFrame
         raise ConfigError(
             f"{base / data.images}: {len(train)} pairs to train on and {len(held_out)} held out; both need at least one"
         )
-    return read_pairs(train, data.mask_values), read_pairs(held_out, data.mask_values)
+    groups = [pair.image.stem for pair in train]
+    if data.group:
+        column = {Path(row["file"]).stem: row[data.group] for row in read_rows(base / data.manifest)}
+        groups = [column[name] for name in groups]
+    return read_pairs(train, data.mask_values), read_pairs(held_out, data.mask_values), groups
 
 
 def _train_code() -> str:
@@ -160,6 +189,8 @@ def make_student(recipe: Recipe, *, base: Path, stages: Stages, data: RecipeData
             classes=classes,
             config=recipe.distill,
             cache=TeacherCache(stages.root / "answers"),
+            validation=data.validation,
+            logs=folder / "logs",
             checkpoint=stages.work_folder("student", inputs) / "checkpoint.pt",
             progress=stages.progress,
         )
@@ -233,6 +264,8 @@ def _trained_teacher(recipe: Recipe, stages: Stages, data: RecipeData, member: i
             spec=recipe.preprocess,
             classes=len(recipe.classes),
             config=config,
+            validation=data.validation,
+            logs=folder / "logs",
             checkpoint=stages.work_folder(task, inputs) / "checkpoint.pt",
             progress=stages.progress,
         )
@@ -292,12 +325,14 @@ def run(recipe: Recipe, *, base: Path, out_dir: Path, progress: Progress = ignor
     """Run `recipe`; its paths are relative to `base`. Returns the report.
 
     `out_dir` receives `recipe.effective.yaml`, `student.pt` (a state dict), `student.onnx` (what `edge-export package`
-    takes) and `report.json`, each whole or not at all, and `stages/`, the cache that a second run continues from.
+    takes), `curves.png` (the student's training; tables lie in its stage's folder) and `report.json`, each whole or
+    not at all, and `stages/`, the cache that a second run continues from.
     """
     make_folder(out_dir)
     write_bytes(out_dir / "recipe.effective.yaml", effective_yaml(recipe).encode())
     outcome = make_student(recipe, base=base, stages=Stages(out_dir / "stages", progress))
     write_bytes(out_dir / "student.pt", (outcome.student_stage.folder / "student.pt").read_bytes())
+    write_bytes(out_dir / "curves.png", (outcome.student_stage.folder / "logs" / "curves.png").read_bytes())
     write_bytes(out_dir / "student.onnx", _onnx(outcome.student, Preprocessor(recipe.preprocess).output_shape))
     write_bytes(out_dir / "report.json", msgspec.json.format(msgspec.json.encode(outcome.report), indent=2))
     return outcome.report

@@ -17,7 +17,8 @@ from edge_runtime.errors import ConfigError, InferenceError
 from edge_runtime.frame import Rectangle
 from edge_sdk.progress import ProgressEvent
 from edge_sdk.recipe import DEMO_CINE, FileFrames, PydicomExample, Recipe, effective_yaml, load_recipe, parse_recipe
-from edge_sdk.recipe_run import run
+from edge_sdk.recipe_run import read_data, run
+from edge_sdk.stages import Stages
 from edge_sdk.students import UNet, light_unet
 from edge_sdk.teachers import load_state_dict
 from edge_sdk.unlabelled import open_unlabelled, read_unlabelled
@@ -137,6 +138,7 @@ def test_a_small_run_writes_what_it_says(folder: Path) -> None:
     student.load_state_dict(load_state_dict(folder / "out" / "student.pt"))
     assert report["student"]["parameters"] == sum(p.numel() for p in student.parameters())
     assert sorted(p.name for p in (folder / "out").iterdir()) == [
+        "curves.png",
         "recipe.effective.yaml",
         "report.json",
         "stages",
@@ -168,6 +170,23 @@ def test_several_teachers_answer_as_one_and_are_asked_once(folder: Path) -> None
     assert notes["teacher"] == notes["teacher-1"] == notes["ensemble"] == "cached"
     # the second student found the answers on disk
     assert [event.step for event in events if event.task == "teacher answers" and not event.note] == []
+
+
+def test_validation_frames_choose_the_epoch_and_stay_out_of_training(folder: Path) -> None:
+    rows = [f"{k}.png,{'test' if k < 2 else 'train'},e{k // 2}" for k in range(8)]
+    (folder / "m.csv").write_text("\n".join(["file,split,exam", *rows]))
+    text = SMALL.replace("hold_out_every: 4", "manifest: m.csv, group: exam") + "validation: 0.34\n"
+    text = text.replace("distill: {", "distill: {loop: {patience: 1}, ")
+    data = read_data(parse_recipe(text), base=folder, stages=Stages(folder / "cache"))
+    assert data.validation is not None
+    assert len(data.train.frames) == 4
+    assert len(data.validation.frames) == 2
+    exams = [{int(Path(name).stem) // 2 for name in part.names} for part in (data.train, data.validation)]
+    assert not exams[0] & exams[1]
+    report = _run(folder, text)
+    assert report["frames"] == {"train": 4, "held_out": 2}
+    with pytest.raises(ConfigError, match="patience is 1, but validation is 0"):
+        parse_recipe(text.replace("validation: 0.34", ""))
 
 
 def test_changed_frames_change_the_run(folder: Path) -> None:
