@@ -48,8 +48,8 @@ def _teacher(epochs: int) -> TeacherConfig:
     )
 
 
-def _student(width: int, max_width: int, epochs: int = 5) -> DistillConfig:
-    """A light U-Net taught on 30 views of each frame, so that an epoch is 30 passes over the set."""
+def _student(width: int, max_width: int, epochs: int = 5, views: int = 30) -> DistillConfig:
+    """A light U-Net taught on `views` views of each frame, so that an epoch is as many passes over the set."""
     return DistillConfig(
         network=NetworkConfig(width=width, depth=4, max_width=max_width, stem_stride=2),
         optimiser=OptimiserConfig(
@@ -65,7 +65,7 @@ def _student(width: int, max_width: int, epochs: int = 5) -> DistillConfig:
         augment=_GREY,
         temperature=2.0,
         distill_weight=0.7,
-        views=30,
+        views=views,
         view_augment=_MOVE,
     )
 
@@ -158,7 +158,7 @@ USGRA = Case(
     score=_score_classes,
     teacher=_teacher(100),
     members=1,
-    students={"student": _student(12, 64, epochs=4)},
+    students={"student": _student(12, 64, epochs=4, views=20)},
     alone={},
 )
 
