@@ -9,6 +9,8 @@ import msgspec
 from edge_runtime.preprocess.spec import PreprocessSpec
 
 __all__ = [
+    "NEW_FIELDS",
+    "NEW_KINDS",
     "SCHEMA_VERSION",
     "Calibration",
     "Evidence",

@@ -8,7 +8,7 @@ import pytest
 
 from edge_runtime.errors import ConfigError, SourceFormatError
 from edge_runtime.frame import Frame
-from edge_runtime.result import Area, Result
+from edge_runtime.result import Area, ClassScore, Detection, Result
 from edge_runtime.sinks import (
     ContactSheetSink,
     JsonlSink,
@@ -29,6 +29,8 @@ def result(index: int, shape: tuple[int, int] = (240, 320)) -> Result:
         mask=np.ones(shape, np.uint8),
         probability=np.ones((4, 4), np.float32),
         areas=(Area(label="cyst", pixels=9, mm2=None, withheld="no calibration"),),
+        classes=(ClassScore(label="benign", probability=0.75),),
+        detections=(Detection(label="cyst", score=0.5, x0=1.0, y0=2.0, x1=3.5, y1=4.0),),
         uncertainty=0.25,
         variant="int8",
         runner="ort",
@@ -69,6 +71,8 @@ def test_a_record_can_be_read_back_and_holds_no_pixels_and_no_extra(tmp_path: Pa
         "stages_ns": {"capture": 100, "infer": 200},
         "waits_ns": {"queue": 100},
         "areas": [{"label": "cyst", "pixels": 9, "mm2": None, "withheld": "no calibration"}],
+        "classes": [{"label": "benign", "probability": 0.75}],
+        "detections": [{"label": "cyst", "score": 0.5, "x0": 1.0, "y0": 2.0, "x1": 3.5, "y1": 4.0}],
         "uncertainty": 0.25,
         "variant": "int8",
         "runner": "ort",
