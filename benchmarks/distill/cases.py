@@ -156,7 +156,7 @@ USGRA = Case(
     read=lambda split: _read("usgra_nerve_vessel", split, (0, 1, 2), "near_duplicate_group", ("nerve_px", "vessel_px")),
     sha256=lambda: _sha256("usgra_nerve_vessel"),
     score=_score_classes,
-    teacher=_teacher(100),
+    teacher=_teacher(60),
     members=1,
     students={"student": _student(12, 64, epochs=4, views=20)},
     alone={},
