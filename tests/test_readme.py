@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_sdk.recipe import load_recipe
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = Path(sys.executable).parent
@@ -26,6 +28,7 @@ def place(tmp_path: Path) -> Path:
         shutil.copy(ROOT / "tests" / "data" / "v1.edge", tmp_path / target)
     shutil.copy(ROOT / "tests" / "data" / "v1.pub.pem", tmp_path / "demo-key.pub.pem")
     shutil.copy(examples.get_path("ybr_color"), tmp_path / "cine.dcm")
+    shutil.copytree(ROOT / "examples" / "fetal_head", tmp_path / "examples" / "fetal_head")
     return tmp_path
 
 
@@ -44,7 +47,7 @@ def device_commands() -> list[str]:
 
 def test_device_commands(place: Path) -> None:
     commands = device_commands()
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         environment = {**os.environ, "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
         done = subprocess.run(
@@ -69,3 +72,13 @@ def test_plain_commands_are_the_makefiles() -> None:
     for piece in ("-c constraints.txt -r requirements-dev.txt", "edge-sdk demo --out", "ruff check .", "mypy"):
         assert piece in README
         assert piece in makefile
+
+
+def test_host_commands_name_what_is_there() -> None:
+    commands = re.findall(r"^    edge-sdk (distill|evaluate) (\S+)", README, re.MULTILINE)
+    assert {command for command, _ in commands} == {"distill", "evaluate"}
+    for command, first in commands:
+        if command == "distill":
+            load_recipe(ROOT / first)
+        done = subprocess.run([SCRIPTS / "edge-sdk", command, "--help"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

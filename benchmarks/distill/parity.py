@@ -204,8 +204,8 @@ def _scene(rng: np.random.Generator, kind: int) -> tuple[Boxes, Boxes]:
 
 
 def _detections(sets: int = 60, images: int = 6) -> tuple[int, Differences]:
-    from pycocotools.coco import COCO  # type: ignore[import-untyped]
-    from pycocotools.cocoeval import COCOeval  # type: ignore[import-untyped]
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
 
     rng = np.random.default_rng(3)
     found: Differences = []
