@@ -21,6 +21,7 @@ class Average:
         self.state = {k: v.detach().clone() for k, v in module.state_dict().items()}
 
     def update(self, module: nn.Module) -> None:
+        """Take in the weights of a step."""
         # the early average leans on fresh weights: without it the initial ones stay in for 1 / (1 - decay) steps
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
@@ -31,9 +32,11 @@ class Average:
                 self.state[name].copy_(value)
 
     def save(self) -> dict[str, Any]:
+        """The state for a checkpoint."""
         return {"state": self.state, "updates": self.updates}
 
     def load(self, saved: dict[str, Any]) -> None:
+        """Take a state that `save` gave."""
         self.updates = saved["updates"]
         for name, value in saved["state"].items():
             self.state[name].copy_(value)
@@ -64,9 +67,11 @@ class Best:
         return 0 < self.config.patience <= self.waited
 
     def save(self) -> dict[str, Any]:
+        """The state for a checkpoint."""
         return {"value": self.value, "waited": self.waited, "state": self.state}
 
     def load(self, saved: dict[str, Any]) -> None:
+        """Take a state that `save` gave."""
         self.value, self.waited, self.state = saved["value"], saved["waited"], saved["state"]
 
 

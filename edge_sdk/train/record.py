@@ -50,10 +50,12 @@ class EpochSums:
     values: dict[str, float] = field(default_factory=dict)
 
     def add(self, values: dict[str, float], samples: int) -> None:
+        """The means of a step over `samples` samples."""
         self.batches += 1
         self.samples += samples
         for name, value in values.items():
             self.values[name] = self.values.get(name, 0.0) + value * samples
 
     def means(self) -> dict[str, float]:
+        """Means over the samples so far."""
         return {name: value / self.samples for name, value in self.values.items()}
