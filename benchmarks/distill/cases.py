@@ -143,7 +143,7 @@ HC18 = Case(
     score=_score_heads,
     teacher=_teacher(140),
     members=3,
-    students={"student": _student(12, 64), "ultra": _student(6, 20)},
+    students={"student": _student(12, 64), "ultra": _student(6, 20, epochs=3)},
     alone={"labels": "student"},
 )
 
@@ -158,7 +158,7 @@ USGRA = Case(
     score=_score_classes,
     teacher=_teacher(60),
     members=1,
-    students={"student": _student(12, 64, epochs=4, views=20)},
+    students={"student": _student(12, 64, epochs=3, views=20)},
     alone={},
 )
 

@@ -85,7 +85,7 @@ def _detect(network: Any) -> list[Rows]:
 
 
 def train_usgra_detection(progress: Progress = ignore_progress) -> None:
-    """Train a teacher and its student for every seed, continuing what was interrupted, and store what they find."""
+    """Train a teacher, and a student of it for every seed, continuing what was interrupted; store what they find."""
     for seed in SEEDS:
         stored.save_record(_train_seed(seed, progress))
 
@@ -102,8 +102,8 @@ def _train_seed(seed: int, progress: Progress) -> stored.SeedRecord:
     teacher = train_detector(
         frames,
         classes=classes,
-        config=_seeded(RECIPE.teacher.train, seed),
-        checkpoint=kept / f"teacher_{seed}.checkpoint",
+        config=_seeded(RECIPE.teacher.train, SEEDS[0]),
+        checkpoint=kept / "teacher_0.checkpoint",
         progress=progress,
     )
     student = distill_detector(
