@@ -9,6 +9,7 @@ samples are simulated frames and the evidence holds numbers only, so no image of
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 
+from benchmarks.distill.calibration import RADIUS_PX, boundary_items
 from benchmarks.distill.cases import HC18
-from benchmarks.distill.segmentation import network
-from benchmarks.distill.stored import SeedRecord, load_records, load_weights
+from benchmarks.distill.segmentation import logits_of, network, settings
+from benchmarks.distill.stored import STORED, SeedRecord, load_records, load_weights
 from edge_export import ModelCard, export_torch, lower, package, torch_parity, verify_variants
 from edge_runtime.bundle import InputSpec, OutputSpec
 from edge_sdk.frames import frames_of, network_inputs, network_masks
 from edge_sdk.simulate import training_frame
+from edge_sdk.uncertainty import calibration_report, manifest_calibration
 
 HERE = Path(__file__).parent
 CARD = ModelCard(
@@ -57,6 +60,14 @@ def numbers(records: list[SeedRecord]) -> dict[str, Any]:
     return found
 
 
+def stored_temperature() -> float:
+    """The temperature of the student's settings, fitted on examinations that a run of them left out."""
+    facts = json.loads((STORED / HC18.name / "temperature.json").read_text(encoding="utf-8"))
+    if facts["recipe_sha256"] != settings(HC18, "student"):
+        raise SystemExit("the stored temperature was fitted with other settings; run store_hc18_temperature()")
+    return float(facts["student"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--key", type=Path, help="private key (PEM) to sign with; `edge-export keygen` makes one")
@@ -69,7 +80,20 @@ def main() -> None:
     model = export_torch(student, inputs[0].shape)
     calibration = network_inputs(train.labelled.frames, HC18.spec)[::2, None]
     models, report = lower(model, list(calibration))
-    output = OutputSpec(name="mask", shape=(1, 1, *inputs[0].shape[2:]), kind="mask_logits", classes=("head",))
+    temperature = stored_temperature()
+    rows, truth = boundary_items(logits_of(student, HC18, test), test)
+    output = OutputSpec(
+        name="mask",
+        shape=(1, 1, *inputs[0].shape[2:]),
+        kind="mask_logits",
+        classes=("head",),
+        temperature=temperature,
+        calibration=manifest_calibration(
+            calibration_report(rows, truth),
+            calibration_report(rows, truth, temperature=temperature),
+            over=f"pixels of the image files within {RADIUS_PX:g} px of the true boundary, test split",
+        ),
+    )
 
     def logits(tensor: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
         with torch.inference_mode():
