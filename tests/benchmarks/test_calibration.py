@@ -108,3 +108,6 @@ def test_one_seed_that_rises_fails_the_row() -> None:
     good, bad = numbers(0.1, 0.04), numbers(0.1, 0.04, monotone=False)
     assert _risk_figure([good, good], "frames", 55).met
     assert _risk_figure([good, bad], "frames", 55).met is False
+    pixels = _risk_figure([good, good], "pixels", 55)
+    assert pixels.met
+    assert "2 of 2 seeds" in pixels.spread
