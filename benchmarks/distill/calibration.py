@@ -72,7 +72,7 @@ def answers(module: nn.Module, images: Images) -> Answers:
     """What `module` says about every image, in one pass each."""
     logits, spread = [], []
     with torch.inference_mode():
-        for frames in torch.split(heads_set(images).inputs, 8):  # type: ignore[no-untyped-call]
+        for frames in torch.split(heads_set(images).inputs, 8):
             found = module(frames)
             told = isinstance(found, Mapping)
             logits.append((found["mask"] if told else found).float().numpy())
