@@ -17,7 +17,6 @@ import numpy.typing as npt
 from edge_runtime.errors import ConfigError
 
 __all__ = [
-    "_LARGEST",
     "TemperatureFit",
     "fit_temperature",
     "negative_log_likelihood",
