@@ -152,7 +152,7 @@ def test_a_video_has_a_frame_for_each_result_and_appears_at_close(tmp_path: Path
     assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(25, abs=0.1)
     shades = []
     while (read := video.read())[0]:
-        assert read[1].shape == (542, 640, 3)
+        assert read[1].shape == (568, 640, 3)
         shades.append(float(read[1][400:440, 500:560].mean()))
     assert len(shades) == 13
     assert shades[:12] == sorted(shades[:12])
