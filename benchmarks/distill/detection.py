@@ -1,6 +1,7 @@
 """`usgra_detection`: boxes of nerves and vessels, scored by AP50 on the test split.
 
-No setting was chosen on the test split; image groups are never divided between train and test, but people may be (the
+The student's passes were doubled once, because after 100 it was behind its teacher on the *train* frames as well (AP50
+78 against 86); its test scores of that first run (54 against 63) had been seen by then. No other setting was changed; image groups are never divided between train and test, but people may be (the
 set does not publish who is who), so absolute numbers are optimistic. The same holds for every row compared here.
 """
 
@@ -41,6 +42,7 @@ _OPTIMISER = OptimiserConfig(
     precision="bf16-mixed",
     threads=1,
 )
+_STUDENT = msgspec.structs.replace(_OPTIMISER, epochs=200)
 RECIPE = DetectionRecipe(
     name=ROW,
     data=BoxData(
@@ -51,7 +53,7 @@ RECIPE = DetectionRecipe(
     ),
     classes=("nerve", "vessel"),
     teacher=DetectorTeacherSource(train=DetectorTeacherConfig(optimiser=_OPTIMISER)),
-    distill=DetectorDistillConfig(optimiser=_OPTIMISER),
+    distill=DetectorDistillConfig(optimiser=_STUDENT),
 )
 Rows = npt.NDArray[np.float32]
 
