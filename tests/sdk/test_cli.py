@@ -57,7 +57,7 @@ def folder(tmp_path):
 
 
 COMMANDS = [
-    (), ("demo",), ("distill",), ("export",), ("export", "package"), ("export", "lint"), ("export", "keygen"),
+    (), ("demo",), ("distill",), ("evaluate",), ("export",), ("export", "package"), ("export", "lint"), ("export", "keygen"),
     ("export", "sign"), ("runtime",), ("runtime", "doctor"), ("runtime", "inspect"), ("runtime", "verify"),
     ("runtime", "run"),
 ]  # fmt: skip
