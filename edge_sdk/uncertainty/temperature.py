@@ -23,7 +23,7 @@ __all__ = [
     "scaled_probabilities",
 ]
 
-LARGEST = 100.0  # and its inverse is the smallest
+_LARGEST = 100.0  # and its inverse is the smallest
 _ITERATIONS = 100  # bisection alone needs 60 to exhaust float64 on the bracket
 
 Floats = npt.NDArray[np.float64]
@@ -57,7 +57,7 @@ def fit_temperature(
     """
     rows, truth = _rows(logits, labels, where)
     derivative = _sigmoid_derivative(rows[:, 0], truth) if rows.shape[1] == 1 else _softmax_derivative(rows, truth)
-    inverse = _root(derivative, 1 / LARGEST, LARGEST)
+    inverse = _root(derivative, 1 / _LARGEST, _LARGEST)
     return TemperatureFit(
         temperature=1 / inverse,
         nll_before=_mean_nll(rows, truth),
