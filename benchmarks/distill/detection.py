@@ -1,8 +1,9 @@
 """`usgra_detection`: boxes of nerves and vessels, scored by AP50 on the test split.
 
 The student's passes were doubled once, because after 100 it was behind its teacher on the *train* frames as well (AP50
-78 against 86); its test scores of that first run (54 against 63) had been seen by then. No other setting was changed; image groups are never divided between train and test, but people may be (the
-set does not publish who is who), so absolute numbers are optimistic. The same holds for every row compared here.
+78 against 86); its test scores of that first run (54 against 63) had been seen by then. No other setting was changed.
+Image groups are never divided between train and test, but people may be (the set does not publish who is who), so
+absolute numbers are optimistic. The same holds for every row compared here.
 """
 
 from __future__ import annotations
