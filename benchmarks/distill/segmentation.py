@@ -229,7 +229,7 @@ def _finish(case: Case) -> None:
     for seed in _SEEDS:
         scores = {f"teacher.{key}": values for key, values in joined.items()}
         weights, log = {}, {}
-        for name in ["teacher", *names]:
+        for name in [*(["teacher"] if seed < case.members else []), *names]:
             module = _load(case, name, seed, home)
             label = "member" if name == "teacher" else name
             found = case.score(logits_of(module, case, images), images)
