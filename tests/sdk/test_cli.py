@@ -57,9 +57,9 @@ def folder(tmp_path):
 
 
 COMMANDS = [
-    (), ("demo",), ("distill",), ("evaluate",), ("export",), ("export", "package"), ("export", "lint"), ("export", "keygen"),
+    (), ("demo",), ("distill",), ("export",), ("export", "package"), ("export", "lint"), ("export", "keygen"),
     ("export", "sign"), ("runtime",), ("runtime", "doctor"), ("runtime", "inspect"), ("runtime", "verify"),
-    ("runtime", "run"),
+    ("runtime", "run"), ("evaluate",),
 ]  # fmt: skip
 
 
