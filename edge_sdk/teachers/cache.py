@@ -13,6 +13,7 @@ import io
 import os
 import re
 import shutil
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,12 +124,14 @@ class TeacherCache:
             make_folder(home)
             record, damage = _check(home)
             if record is not None:
-                os.utime(home / "record.json")
                 progress(_note(len(inputs), len(inputs), "cached"))
             else:
                 if damage:
                     progress(_note(len(inputs), 0, f"stored answers are damaged ({damage}); asking again"))
                 record = _build(home, teacher, inputs, progress, batch_size)
+            # the time of use to the nanosecond: the file system's own stamps are some milliseconds coarse
+            now = time.time_ns()
+            os.utime(home / "record.json", ns=(now, now))
             return {item.name: (_open(home / f"{k}.npy"), item.sha256) for k, item in enumerate(record.outputs)}
 
     def entries(self) -> list[CacheEntry]:
