@@ -122,6 +122,22 @@ def table(rows: Sequence[Row], results: dict[str, list[Figure]], facts: dict[str
     return "\n".join(lines)
 
 
+def _merged(name: str, text: str, keys: Sequence[str]) -> str:
+    """The table `text` of some keys put into the one that stands in RESULTS.md, in the order of `keys`."""
+    old = RESULTS.read_text() if RESULTS.exists() else ""
+    section = old.partition(f"<!-- {name} -->")[2].partition(f"<!-- /{name} -->")[0]
+    lines: dict[str, list[str]] = {}
+    for source in (section, text):
+        found: dict[str, list[str]] = {}
+        for line in source.splitlines():
+            if line.startswith("| `"):
+                found.setdefault(line.split("`")[1], []).append(line)
+        lines.update(found)
+    head, *_ = text.partition("| `")
+    tail = text[text.rindex("\n\n") :]
+    return head + "\n".join(line for key in keys for line in lines.get(key, [])) + tail
+
+
 def _write_section(name: str, title: str, text: str) -> None:
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     old = RESULTS.read_text() if RESULTS.exists() else "# Results\n\nWritten by `make figures`; not edited by hand.\n"
@@ -177,8 +193,8 @@ def run(
     text = table(chosen, results, facts)
     entries = {key: _as_json(figures) for key, figures in results.items()}
     typer.echo(json.dumps({**entries, "_machine": facts}, indent=1) if as_json else text)
-    if write and not only:
-        _write_section(name, title, text)
+    if write:
+        _write_section(name, title, _merged(name, text, [row.key for row in rows]) if only else text)
     return int(any(f.met is False or f.value is None for figures in results.values() for f in figures))
 
 
@@ -188,7 +204,7 @@ def main(name: str, title: str, rows: Sequence[Row]) -> None:
     def command(
         json: Annotated[bool, typer.Option(help="One object with an entry per key.")] = False,
         only: Annotated[list[str] | None, typer.Option(help="Measure this key alone; may be repeated.")] = None,
-        write: Annotated[bool, typer.Option(help="Rewrite this table in RESULTS.md.")] = False,
+        write: Annotated[bool, typer.Option(help="Rewrite the table, or its rows, in RESULTS.md.")] = False,
         fresh: Annotated[bool, typer.Option(help="Repeat the trainings behind the figures first: hours.")] = False,
     ) -> None:
         raise typer.Exit(run(name, title, rows, only=only or (), as_json=json, write=write, fresh=fresh))

@@ -112,3 +112,20 @@ def test_results_are_rewritten_section_by_section(tmp_path: Path, monkeypatch: p
     assert "| 1 ms |" not in text
     run("a", "A", [row("k", figure(1.5, True))], only=("k",), as_json=False, write=True)
     assert "1.5 ms" not in (tmp_path / "RESULTS.md").read_text()
+
+
+def test_rows_alone_are_put_into_the_table_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(figures, "RESULTS", tmp_path / "RESULTS.md")
+    rows = [row("one", figure(1.5, True)), row("two", figure(2.5, True)), row("three", figure(2.75, True))]
+    run("t", "T", rows, only=(), as_json=False, write=True)
+    rows[1] = row("two", figure(2.0, True), figure(1.25, True))
+    run("t", "T", rows, only=("two",), as_json=False, write=True)
+    text = (tmp_path / "RESULTS.md").read_text()
+    keys = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert keys == ["one", "two", "two", "three"]
+    assert "| 2.5 ms |" not in text
+    assert "| 1.25 ms |" in text
+    assert text.count("Machine:") == 1
+    assert capsys.readouterr().out
