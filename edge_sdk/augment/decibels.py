@@ -17,16 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edge_sdk.augment.beams import Beams
+from edge_sdk.augment.draws import uniform
 
-__all__ = ["add_decibels", "attenuation", "column", "haze", "shadow", "tgc", "uniform"]
+__all__ = ["add_decibels", "attenuation", "column", "haze", "shadow", "tgc"]
 
 _FADE = 0.15  # grey value below which a gain fades towards none at black
 _SLIDERS = 8
-
-
-def uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    """(N,) float32 uniform in [low, high), drawn on the CPU."""
-    return torch.rand(n, generator=generator) * (high - low) + low
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:

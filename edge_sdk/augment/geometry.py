@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edge_sdk.augment.draws import uniform
 from edge_sdk.batch import Batch, Field
 from edge_sdk.config import AugmentConfig
 
@@ -24,7 +25,7 @@ def move(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Bat
     A change whose setting is off draws nothing. Outside the frame the border's values are repeated.
     """
     n, (height, width) = len(batch.inputs), batch.inputs.shape[2:]
-    side = _uniform(n, config.min_scale, config.max_scale, generator)
+    side = uniform(n, config.min_scale, config.max_scale, generator)
     shift = (torch.rand((n, 2), generator=generator) * 2 - 1) * (1 - side).abs()[:, None]
     flipped = torch.rand(n, generator=generator) < config.flip
     if config.min_scale == config.max_scale == 1.0 and config.rotate == config.stretch == 0:
@@ -38,19 +39,15 @@ def move(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Bat
     )
 
 
-def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    return torch.rand(n, generator=generator) * (high - low) + low
-
-
 def _matrix(side: Tensor, flipped: Tensor, config: AugmentConfig, generator: torch.Generator, aspect: float) -> Tensor:
     """(N, 2, 3) float32 from output to input places in [-1, 1], the shift left at 0; `aspect` is height / width."""
     n = len(side)
     stretch = torch.ones(n)
     if config.stretch > 0:
-        stretch = torch.exp(_uniform(n, -config.stretch, config.stretch, generator))
+        stretch = torch.exp(uniform(n, -config.stretch, config.stretch, generator))
     angle = torch.zeros(n)
     if config.rotate > 0:
-        angle = _uniform(n, -config.rotate, config.rotate, generator) * (math.pi / 180)
+        angle = uniform(n, -config.rotate, config.rotate, generator) * (math.pi / 180)
     along_x = torch.where(flipped, -side, side) * stretch
     along_y = side / stretch
     cosine, sine = torch.cos(angle), torch.sin(angle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from edge_sdk.augment.draws import uniform
 from edge_sdk.config import AugmentConfig
 
 __all__ = ["change_grey"]
@@ -18,9 +19,9 @@ def change_grey(
     `scale` is (mean, std) of the preprocessing's `Normalize`. Black stays black under gain and gamma.
     """
     n, (mean, std) = len(inputs), scale
-    gamma = torch.exp(_uniform(n, -config.gamma, config.gamma, generator))
-    gain = _uniform(n, 1 - config.gain, 1 + config.gain, generator)
-    sigma = _uniform(n, 0.0, config.noise, generator)
+    gamma = torch.exp(uniform(n, -config.gamma, config.gamma, generator))
+    gain = uniform(n, 1 - config.gain, 1 + config.gain, generator)
+    sigma = uniform(n, 0.0, config.noise, generator)
     noise = torch.randn(inputs.shape, generator=generator) if config.noise > 0 else None
     if config.gamma == config.gain == 0 and noise is None:
         return inputs
@@ -30,7 +31,3 @@ def change_grey(
     if noise is not None:
         grey = grey + noise.to(device) * sigma.view(shape).to(device)
     return (grey.clamp(0, 1) - mean) / std
-
-
-def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    return torch.rand(n, generator=generator) * (high - low) + low

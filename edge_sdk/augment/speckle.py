@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edge_sdk.augment.beams import Beams
-from edge_sdk.augment.decibels import column, uniform
+from edge_sdk.augment.decibels import column
+from edge_sdk.augment.draws import uniform
 
 __all__ = ["blur", "speckle", "speckle_decibels"]
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edge_sdk.augment.beams import BEAMS, beams_of
-from edge_sdk.augment.decibels import column, uniform
+from edge_sdk.augment.decibels import column
+from edge_sdk.augment.draws import uniform
 from edge_sdk.augment.geometry import keep_boxes, map_fields
 from edge_sdk.batch import Batch, Field
 from edge_sdk.config import UltrasoundAugmentConfig
