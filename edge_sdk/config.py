@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
-
-from edge_runtime.errors import ConfigError
 from edge_sdk.losses.terms import LossTerm
+from edge_sdk.settings import Settings, check
 from edge_sdk.train.settings import LoopConfig
 
 __all__ = [
@@ -24,16 +22,7 @@ __all__ = [
 ]
 
 
-class _Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Keyword-only, immutable, compared by value."""
-
-
-def _require(ok: bool, name: str, value: object, allowed: str) -> None:
-    if not ok:
-        raise ConfigError(f"{name} is {value!r}; {allowed}")
-
-
-class NetworkConfig(_Config, frozen=True, kw_only=True):
+class NetworkConfig(Settings, frozen=True, kw_only=True):
     """A `UNet`: `width` channels at the first stage, doubled at each of `depth` stages up to `max_width`.
 
     `stem_stride` 2 computes everything at half the input size and resizes the logits once at the end;
@@ -47,13 +36,13 @@ class NetworkConfig(_Config, frozen=True, kw_only=True):
     convs: int = 2
 
     def __post_init__(self) -> None:
-        _require(1 <= self.width <= 1024, "width", self.width, "1 to 1024 channels are allowed")
-        _require(1 <= self.depth <= 7, "depth", self.depth, "1 to 7 stages are allowed")
-        _require(self.max_width >= self.width, "max_width", self.max_width, f"at least width ({self.width}) is needed")
-        _require(1 <= self.convs <= 4, "convs", self.convs, "1 to 4 convolutions a stage are allowed")
+        check(1 <= self.width <= 1024, "width", self.width, "1 to 1024 channels are allowed")
+        check(1 <= self.depth <= 7, "depth", self.depth, "1 to 7 stages are allowed")
+        check(self.max_width >= self.width, "max_width", self.max_width, f"at least width ({self.width}) is needed")
+        check(1 <= self.convs <= 4, "convs", self.convs, "1 to 4 convolutions a stage are allowed")
 
 
-class OptimiserConfig(_Config, frozen=True, kw_only=True):
+class OptimiserConfig(Settings, frozen=True, kw_only=True):
     """AdamW with a learning-rate schedule in closed form, so that a resumed run needs no scheduler state.
 
     `schedule`: "one_cycle" (Smith and Topin 2018) rises over the first `warmup` share of the steps and falls to
@@ -81,15 +70,15 @@ class OptimiserConfig(_Config, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "devices", "nodes"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1 is needed")
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1 is needed")
         for name in ("weight_decay", "clip_norm", "seed", "threads"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "zero or more is needed")
-        _require(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "above 0 and up to 1 is allowed")
-        _require(0 <= self.warmup < 1, "warmup", self.warmup, "a share in [0, 1) is allowed")
-        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a decay in [0, 1) is allowed")
+            check(getattr(self, name) >= 0, name, getattr(self, name), "zero or more is needed")
+        check(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "above 0 and up to 1 is allowed")
+        check(0 <= self.warmup < 1, "warmup", self.warmup, "a share in [0, 1) is allowed")
+        check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a decay in [0, 1) is allowed")
 
 
-class UltrasoundAugmentConfig(_Config, frozen=True, kw_only=True):
+class UltrasoundAugmentConfig(Settings, frozen=True, kw_only=True):
     """Random changes along the beams of an ultrasound image; each is off at 0, the default, and then draws nothing.
 
     Grey values are taken as log-compressed echoes over `range_db` of dynamic range. Geometry, which labels, soft
@@ -117,20 +106,20 @@ class UltrasoundAugmentConfig(_Config, frozen=True, kw_only=True):
     tgc_db: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(20 <= self.range_db <= 120, "range_db", self.range_db, "20 to 120 dB are allowed")
+        check(20 <= self.range_db <= 120, "range_db", self.range_db, "20 to 120 dB are allowed")
         for name in ("depth", "narrow"):
-            _require(0 <= getattr(self, name) <= 0.7, name, getattr(self, name), "a share in [0, 0.7] is allowed")
-        _require(0 <= self.elastic <= 0.05, "elastic", self.elastic, "0 to 0.05 is allowed; more would fold the frame")
+            check(0 <= getattr(self, name) <= 0.7, name, getattr(self, name), "a share in [0, 0.7] is allowed")
+        check(0 <= self.elastic <= 0.05, "elastic", self.elastic, "0 to 0.05 is allowed; more would fold the frame")
         for name in ("blur_axial_px", "blur_lateral_px"):
-            _require(0 <= getattr(self, name) <= 8, name, getattr(self, name), "0 to 8 pixels are allowed")
+            check(0 <= getattr(self, name) <= 8, name, getattr(self, name), "0 to 8 pixels are allowed")
         for name in ("speckle", "shadow", "haze"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1 is allowed")
-        _require(0.3 <= self.speckle_px <= 8, "speckle_px", self.speckle_px, "0.3 to 8 pixels are allowed")
+            check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1 is allowed")
+        check(0.3 <= self.speckle_px <= 8, "speckle_px", self.speckle_px, "0.3 to 8 pixels are allowed")
         for name in ("attenuation_db", "shadow_db", "tgc_db"):
-            _require(0 <= getattr(self, name) <= 60, name, getattr(self, name), "0 to 60 dB are allowed")
+            check(0 <= getattr(self, name) <= 60, name, getattr(self, name), "0 to 60 dB are allowed")
 
 
-class AugmentConfig(_Config, frozen=True, kw_only=True):
+class AugmentConfig(Settings, frozen=True, kw_only=True):
     """Random changes of a training frame; each setting 0 (or `min_scale` 1) switches its change off.
 
     `flip` is the probability of a left-right flip. `min_scale` is the smallest side of the crop that is stretched
@@ -151,17 +140,17 @@ class AugmentConfig(_Config, frozen=True, kw_only=True):
     ultrasound: UltrasoundAugmentConfig = UltrasoundAugmentConfig()
 
     def __post_init__(self) -> None:
-        _require(0 <= self.flip <= 1, "flip", self.flip, "a probability in [0, 1] is allowed")
-        _require(0.1 <= self.min_scale <= 1, "min_scale", self.min_scale, "a share in [0.1, 1] is allowed")
-        _require(1 <= self.max_scale <= 4, "max_scale", self.max_scale, "1 to 4 is allowed")
-        _require(0 <= self.rotate <= 180, "rotate", self.rotate, "0 to 180 degrees are allowed")
-        _require(0 <= self.stretch <= 1, "stretch", self.stretch, "0 to 1 is allowed")
-        _require(0 <= self.gain < 1, "gain", self.gain, "a share in [0, 1) is allowed")
-        _require(0 <= self.gamma <= 2, "gamma", self.gamma, "0 to 2 is allowed")
-        _require(0 <= self.noise <= 1, "noise", self.noise, "0 to 1 is allowed")
+        check(0 <= self.flip <= 1, "flip", self.flip, "a probability in [0, 1] is allowed")
+        check(0.1 <= self.min_scale <= 1, "min_scale", self.min_scale, "a share in [0.1, 1] is allowed")
+        check(1 <= self.max_scale <= 4, "max_scale", self.max_scale, "1 to 4 is allowed")
+        check(0 <= self.rotate <= 180, "rotate", self.rotate, "0 to 180 degrees are allowed")
+        check(0 <= self.stretch <= 1, "stretch", self.stretch, "0 to 1 is allowed")
+        check(0 <= self.gain < 1, "gain", self.gain, "a share in [0, 1) is allowed")
+        check(0 <= self.gamma <= 2, "gamma", self.gamma, "0 to 2 is allowed")
+        check(0 <= self.noise <= 1, "noise", self.noise, "0 to 1 is allowed")
 
 
-class TeacherConfig(_Config, frozen=True, kw_only=True):
+class TeacherConfig(Settings, frozen=True, kw_only=True):
     """How a teacher is trained from scratch; `loop` says when to stop early, and more of the kind."""
 
     network: NetworkConfig = NetworkConfig(width=16, depth=4)
@@ -170,7 +159,7 @@ class TeacherConfig(_Config, frozen=True, kw_only=True):
     loop: LoopConfig = LoopConfig()
 
 
-class DistillConfig(_Config, frozen=True, kw_only=True):
+class DistillConfig(Settings, frozen=True, kw_only=True):
     """How a student learns from a teacher.
 
     Loss of a labelled frame: `distill_weight` times the soft-output loss at `temperature` plus
@@ -194,6 +183,6 @@ class DistillConfig(_Config, frozen=True, kw_only=True):
     loop: LoopConfig = LoopConfig()
 
     def __post_init__(self) -> None:
-        _require(0 <= self.views <= 1000, "views", self.views, "0 to 1000 are allowed")
-        _require(0 < self.temperature <= 100, "temperature", self.temperature, "above 0 and up to 100 is allowed")
-        _require(0 <= self.distill_weight <= 1, "distill_weight", self.distill_weight, "a weight in [0, 1] is allowed")
+        check(0 <= self.views <= 1000, "views", self.views, "0 to 1000 are allowed")
+        check(0 < self.temperature <= 100, "temperature", self.temperature, "above 0 and up to 100 is allowed")
+        check(0 <= self.distill_weight <= 1, "distill_weight", self.distill_weight, "a weight in [0, 1] is allowed")

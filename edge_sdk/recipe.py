@@ -18,6 +18,7 @@ from edge_runtime.preprocess.spec import CropToScanArea, Letterbox, Normalize, P
 from edge_runtime.settings_file import parse_yaml, read_text, to_struct
 from edge_sdk.config import DistillConfig, TeacherConfig
 from edge_sdk.progress import Progress, ignore_progress
+from edge_sdk.settings import Settings
 
 __all__ = [
     "DEMO_CINE",
@@ -34,11 +35,7 @@ __all__ = [
 ]
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Unknown keys are refused."""
-
-
-class SimulatedData(_Section, frozen=True, kw_only=True, tag_field="kind", tag="simulated"):
+class SimulatedData(Settings, frozen=True, kw_only=True, tag_field="kind", tag="simulated"):
     """Frames of `edge_sdk.simulate`: `train` frames from `seed`, `held_out` ones from `seed` + 1, `shape` (H, W)."""
 
     seed: int = 1
@@ -55,7 +52,7 @@ class SimulatedData(_Section, frozen=True, kw_only=True, tag_field="kind", tag="
             )
 
 
-class FolderData(_Section, frozen=True, kw_only=True, tag_field="kind", tag="folder"):
+class FolderData(Settings, frozen=True, kw_only=True, tag_field="kind", tag="folder"):
     """Pairs of image files with masks of the same names (any image suffix) in two folders.
 
     `mask_values[k]` is the value of class k in the masks, background first: a grey level, or the index where the file
@@ -81,7 +78,7 @@ class FolderData(_Section, frozen=True, kw_only=True, tag_field="kind", tag="fol
             raise ConfigError(f"data: mask_values is {list(values)}; two or more different values in 0..255 are needed")
 
 
-class _Unlabelled(_Section, frozen=True, kw_only=True, tag_field="kind"):
+class _Unlabelled(Settings, frozen=True, kw_only=True, tag_field="kind"):
     """Every `every`-th frame is taken.
 
     `scan_area` (x0, y0, x1, y1), in pixels and half open, is where the image proper lies on the screen, for files
@@ -116,7 +113,7 @@ class PydicomExample(_Unlabelled, frozen=True, kw_only=True, tag="pydicom_exampl
 DEMO_CINE = PydicomExample(name="ybr_color", scan_area=(41, 25, 297, 202))
 
 
-class TeacherSection(_Section, frozen=True, kw_only=True):
+class TeacherSection(Settings, frozen=True, kw_only=True):
     """Where the teacher comes from: trained as `train` says, or ONNX or TorchScript files.
 
     `file` is one teacher, `files` several that answer together; `output` says whether they give logits or
@@ -147,7 +144,7 @@ class TeacherSection(_Section, frozen=True, kw_only=True):
 DEMO_STEPS = (CropToScanArea(), ToGray(), Letterbox(height=128, width=128), Normalize())
 
 
-class Recipe(_Section, frozen=True, kw_only=True):
+class Recipe(Settings, frozen=True, kw_only=True):
     """A whole run. The defaults are the demonstration: `Recipe()` is what `edge-sdk demo` trains.
 
     `classes` names the foreground classes; `unlabelled` may stay empty. `validation` is the share of the training

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess.spec import PreprocessSpec
 from edge_runtime.settings_file import parse_yaml, read_text, to_struct
 from edge_sdk.config import NetworkConfig
+from edge_sdk.settings import Settings, check
 
 __all__ = [
     "METRICS",
@@ -40,16 +39,7 @@ METRICS = {
 _MARGINS = {"hd95": 0.1, "assd": 0.1, "quantity_error": 0.1}
 
 
-class _Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Keyword-only, immutable, compared by value."""
-
-
-def _require(ok: bool, name: str, value: object, allowed: str) -> None:
-    if not ok:
-        raise ConfigError(f"{name} is {value!r}; {allowed}")
-
-
-class CohortConfig(_Config, frozen=True, kw_only=True):
+class CohortConfig(Settings, frozen=True, kw_only=True):
     """Images with masks of the same file names, and a CSV with a row for each.
 
     Of the `manifest`, column `file` names the image, `split` (when given, that value alone is scored) its split,
@@ -67,15 +57,15 @@ class CohortConfig(_Config, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         values = self.mask_values
         ok = len(values) >= 2 and len(set(values)) == len(values) and all(0 <= value <= 255 for value in values)
-        _require(ok, "mask_values", list(values), "two or more different values in 0..255 are needed")
-        _require(bool(self.name), "name", self.name, "a cohort has a name")
+        check(ok, "mask_values", list(values), "two or more different values in 0..255 are needed")
+        check(bool(self.name), "name", self.name, "a cohort has a name")
         if self.split and not self.manifest:
             raise ConfigError(
                 f"cohort {self.name!r}: split {self.split!r} is asked for without a manifest that says it"
             )
 
 
-class SystemConfig(_Config, frozen=True, kw_only=True):
+class SystemConfig(Settings, frozen=True, kw_only=True):
     """One thing to be scored, from the file `path`: `.edge` (every variant, or those in `variants`), `.onnx`,
     TorchScript, or a state dict of a `network`.
 
@@ -94,8 +84,8 @@ class SystemConfig(_Config, frozen=True, kw_only=True):
     variants: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _require(0 < self.threshold < 1, "threshold", self.threshold, "a probability in (0, 1) is allowed")
-        _require(0 < self.temperature <= 100, "temperature", self.temperature, "above 0 and up to 100 is allowed")
+        check(0 < self.threshold < 1, "threshold", self.threshold, "a probability in (0, 1) is allowed")
+        check(0 < self.temperature <= 100, "temperature", self.temperature, "above 0 and up to 100 is allowed")
 
     @property
     def label(self) -> str:
@@ -108,7 +98,7 @@ class SystemConfig(_Config, frozen=True, kw_only=True):
         return self.path.lower().endswith(".edge")
 
 
-class QuantityConfig(_Config, frozen=True, kw_only=True):
+class QuantityConfig(Settings, frozen=True, kw_only=True):
     """What a clinician reads off the mask of class `label`, held against a column of the manifest.
 
     `kind` "ellipse_circumference" in mm, or "area" in mm^2. `offset_px` moves the fitted ellipse outwards by so many
@@ -121,8 +111,8 @@ class QuantityConfig(_Config, frozen=True, kw_only=True):
     offset_px: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(bool(self.column), "column", self.column, "the manifest's column with the reference is needed")
-        _require(self.label >= 1, "label", self.label, "1 or more (0 is the background) is needed")
+        check(bool(self.column), "column", self.column, "the manifest's column with the reference is needed")
+        check(self.label >= 1, "label", self.label, "1 or more (0 is the background) is needed")
 
     @property
     def unit(self) -> str:
@@ -130,7 +120,7 @@ class QuantityConfig(_Config, frozen=True, kw_only=True):
         return "mm" if self.kind == "ellipse_circumference" else "mm²"
 
 
-class AuditConfig(_Config, frozen=True, kw_only=True):
+class AuditConfig(Settings, frozen=True, kw_only=True):
     """The compression audit: does a system lose more against the reference in one subgroup than in the rest?
 
     `columns` are columns of the manifest or computed ones (`brightness`, `anatomy_size`, `depth`, `anatomy_depth`,
@@ -152,14 +142,14 @@ class AuditConfig(_Config, frozen=True, kw_only=True):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.metric in METRICS, "metric", self.metric, f"one of {', '.join(METRICS)} is allowed")
-        _require(2 <= self.bands <= 10, "bands", self.bands, "2 to 10 are allowed")
-        _require(self.min_group >= 3, "min_group", self.min_group, "at least 3 are needed for a standard error")
-        _require(0 < self.alpha <= 0.2, "alpha", self.alpha, "above 0 and up to 0.2 is allowed")
-        _require(0.5 <= self.power < 1, "power", self.power, "0.5 to below 1 is allowed")
-        _require(self.permutations >= 200, "permutations", self.permutations, "at least 200 are needed")
-        _require(self.margin is None or self.margin >= 0, "margin", self.margin, "zero or more is needed")
-        _require(self.seed >= 0, "seed", self.seed, "zero or more is needed")
+        check(self.metric in METRICS, "metric", self.metric, f"one of {', '.join(METRICS)} is allowed")
+        check(2 <= self.bands <= 10, "bands", self.bands, "2 to 10 are allowed")
+        check(self.min_group >= 3, "min_group", self.min_group, "at least 3 are needed for a standard error")
+        check(0 < self.alpha <= 0.2, "alpha", self.alpha, "above 0 and up to 0.2 is allowed")
+        check(0.5 <= self.power < 1, "power", self.power, "0.5 to below 1 is allowed")
+        check(self.permutations >= 200, "permutations", self.permutations, "at least 200 are needed")
+        check(self.margin is None or self.margin >= 0, "margin", self.margin, "zero or more is needed")
+        check(self.seed >= 0, "seed", self.seed, "zero or more is needed")
 
     @property
     def effective_margin(self) -> float:
@@ -167,7 +157,7 @@ class AuditConfig(_Config, frozen=True, kw_only=True):
         return _MARGINS.get(self.metric, 0.001) if self.margin is None else self.margin
 
 
-class EvaluateConfig(_Config, frozen=True, kw_only=True):
+class EvaluateConfig(Settings, frozen=True, kw_only=True):
     """A whole evaluation: `systems` on `cohorts`, the first system (or `reference`) being what others are held
     against.
 
@@ -191,21 +181,21 @@ class EvaluateConfig(_Config, frozen=True, kw_only=True):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(bool(self.cohorts), "cohorts", [], "at least one is needed")
-        _require(bool(self.systems), "systems", [], "at least one is needed")
+        check(bool(self.cohorts), "cohorts", [], "at least one is needed")
+        check(bool(self.systems), "systems", [], "at least one is needed")
         for what, names in (("cohorts", [c.name for c in self.cohorts]), ("systems", [s.label for s in self.systems])):
-            _require(len(set(names)) == len(names), what, names, "different names are needed")
+            check(len(set(names)) == len(names), what, names, "different names are needed")
         ok = bool(self.classes) and len(set(self.classes)) == len(self.classes)
-        _require(ok, "classes", list(self.classes), "one or more different names are needed")
+        check(ok, "classes", list(self.classes), "one or more different names are needed")
         for cohort in self.cohorts:
             if len(cohort.mask_values) != len(self.classes) + 1:
                 raise ConfigError(
                     f"cohort {cohort.name!r}: mask_values has {len(cohort.mask_values)} values; background and "
                     f"{len(self.classes)} classes need {len(self.classes) + 1}"
                 )
-        _require(self.border_px > 0, "border_px", self.border_px, "above 0 is needed")
-        _require(self.bootstrap >= 200, "bootstrap", self.bootstrap, "at least 200 resamplings are needed")
-        _require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0, or 2 or more are allowed")
+        check(self.border_px > 0, "border_px", self.border_px, "above 0 is needed")
+        check(self.bootstrap >= 200, "bootstrap", self.bootstrap, "at least 200 resamplings are needed")
+        check(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0, or 2 or more are allowed")
         if self.quantity is not None and self.quantity.label > len(self.classes):
             raise ConfigError(f"quantity: label is {self.quantity.label}; there are {len(self.classes)} classes")
 

@@ -12,6 +12,7 @@ import msgspec
 from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess.spec import Letterbox, Normalize, PreprocessSpec, Stack, ToGray
 from edge_sdk.config import AugmentConfig, OptimiserConfig
+from edge_sdk.settings import Settings, check
 
 __all__ = [
     "ClassDistillConfig",
@@ -25,16 +26,7 @@ __all__ = [
 ]
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Unknown keys are refused."""
-
-
-def _require(ok: bool, name: str, value: object, allowed: str) -> None:
-    if not ok:
-        raise ConfigError(f"{name} is {value!r}; {allowed}")
-
-
-class ClassifierConfig(_Section, frozen=True, kw_only=True):
+class ClassifierConfig(Settings, frozen=True, kw_only=True):
     """A `FrameClassifier`, or a `ClipClassifier` where the preprocessing ends in a stack; see there.
 
     `pool` and `difference` say how time is pooled and mean nothing without a stack.
@@ -49,14 +41,14 @@ class ClassifierConfig(_Section, frozen=True, kw_only=True):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(1 <= self.width <= 1024, "width", self.width, "1 to 1024 channels are allowed")
-        _require(1 <= self.depth <= 7, "depth", self.depth, "1 to 7 stages are allowed")
-        _require(self.max_width >= self.width, "max_width", self.max_width, f"at least width ({self.width}) is needed")
-        _require(1 <= self.convs <= 4, "convs", self.convs, "1 to 4 convolutions a stage are allowed")
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "a share in [0, 1) is allowed")
+        check(1 <= self.width <= 1024, "width", self.width, "1 to 1024 channels are allowed")
+        check(1 <= self.depth <= 7, "depth", self.depth, "1 to 7 stages are allowed")
+        check(self.max_width >= self.width, "max_width", self.max_width, f"at least width ({self.width}) is needed")
+        check(1 <= self.convs <= 4, "convs", self.convs, "1 to 4 convolutions a stage are allowed")
+        check(0 <= self.dropout < 1, "dropout", self.dropout, "a share in [0, 1) is allowed")
 
 
-class _Learning(_Section, frozen=True, kw_only=True):
+class _Learning(Settings, frozen=True, kw_only=True):
     """`label_smoothing` spreads that share of the truth over all classes (Szegedy et al., CVPR 2016).
 
     `balance` weighs samples: "class" gives every class the same total, "patient" moreover every patient of a class
@@ -67,7 +59,7 @@ class _Learning(_Section, frozen=True, kw_only=True):
     balance: Literal["none", "class", "patient"] = "patient"
 
     def __post_init__(self) -> None:
-        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a share in [0, 1) is allowed")
+        check(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a share in [0, 1) is allowed")
 
 
 class ClassTeacherConfig(_Learning, frozen=True, kw_only=True):
@@ -80,7 +72,7 @@ class ClassTeacherConfig(_Learning, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(1 <= self.members <= 20, "members", self.members, "1 to 20 networks are allowed")
+        check(1 <= self.members <= 20, "members", self.members, "1 to 20 networks are allowed")
 
 
 class ClassDistillConfig(_Learning, frozen=True, kw_only=True):
@@ -98,11 +90,11 @@ class ClassDistillConfig(_Learning, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(0 < self.temperature <= 100, "temperature", self.temperature, "above 0 and up to 100 is allowed")
-        _require(0 <= self.distill_weight <= 1, "distill_weight", self.distill_weight, "a weight in [0, 1] is allowed")
+        check(0 < self.temperature <= 100, "temperature", self.temperature, "above 0 and up to 100 is allowed")
+        check(0 <= self.distill_weight <= 1, "distill_weight", self.distill_weight, "a weight in [0, 1] is allowed")
 
 
-class Columns(_Section, frozen=True, kw_only=True):
+class Columns(Settings, frozen=True, kw_only=True):
     """The names of the manifest's columns: path of the file, its label, `train` or `test`, and whose it is."""
 
     file: str = "file"
@@ -111,7 +103,7 @@ class Columns(_Section, frozen=True, kw_only=True):
     patient: str = "patient"
 
 
-class ManifestData(_Section, frozen=True, kw_only=True):
+class ManifestData(Settings, frozen=True, kw_only=True):
     """Clips or frames named in a CSV `manifest`; its paths are relative to the manifest's folder.
 
     `where` keeps the rows whose column has one of the values (a licence, a probe). Rows with an empty file name are
@@ -120,16 +112,16 @@ class ManifestData(_Section, frozen=True, kw_only=True):
 
     manifest: str
     columns: Columns = Columns()
-    where: dict[str, tuple[str, ...]] = {}
+    where: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     skip_empty: bool = False
     samples: int = 12
 
     def __post_init__(self) -> None:
-        _require(bool(self.manifest), "data: manifest", self.manifest, "the path of a CSV file is needed")
-        _require(1 <= self.samples <= 1000, "data: samples", self.samples, "1 to 1000 clips a file are allowed")
+        check(bool(self.manifest), "data: manifest", self.manifest, "the path of a CSV file is needed")
+        check(1 <= self.samples <= 1000, "data: samples", self.samples, "1 to 1000 clips a file are allowed")
 
 
-class ClassSpec(_Section, frozen=True, kw_only=True):
+class ClassSpec(Settings, frozen=True, kw_only=True):
     """A class and the manifest's labels that mean it; without `labels`, its own name."""
 
     name: str
@@ -141,7 +133,7 @@ class ClassSpec(_Section, frozen=True, kw_only=True):
         return self.labels or (self.name,)
 
 
-class TeacherSource(_Section, frozen=True, kw_only=True):
+class TeacherSource(Settings, frozen=True, kw_only=True):
     """The teacher is trained as `train` says, or is the ONNX or TorchScript `file` that gives classes (N, K).
 
     `output` says whether the file gives logits or probabilities.
@@ -155,7 +147,7 @@ class TeacherSource(_Section, frozen=True, kw_only=True):
 _STEPS = (ToGray(), Letterbox(height=96, width=96), Normalize(mean=0.25, std=0.25), Stack(n=4, stride=5))
 
 
-class ClassificationRecipe(_Section, frozen=True, kw_only=True):
+class ClassificationRecipe(Settings, frozen=True, kw_only=True):
     """A whole run. Paths are relative to the recipe's folder; without `stack` in `preprocess` frames are classified."""
 
     data: ManifestData

@@ -7,20 +7,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
-
 from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess.spec import Letterbox, Normalize, PreprocessSpec, ToGray
+from edge_sdk.settings import Settings
 from edge_sdk.tasks.detection.config import DetectorConfig, DetectorDistillConfig, DetectorTeacherConfig
 
 __all__ = ["BoxData", "DetectionRecipe", "DetectorTeacherSource"]
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Unknown keys are refused."""
-
-
-class BoxData(_Section, frozen=True, kw_only=True):
+class BoxData(Settings, frozen=True, kw_only=True):
     """A folder of images, a CSV file of boxes (file, label, x, y, w, h) and one of splits (file, split).
 
     `group` is the manifest's column of what must not be divided between train and test ("" for none). See
@@ -33,14 +28,14 @@ class BoxData(_Section, frozen=True, kw_only=True):
     group: str = ""
 
 
-class DetectorTeacherSource(_Section, frozen=True, kw_only=True):
+class DetectorTeacherSource(Settings, frozen=True, kw_only=True):
     """A teacher trained here (`train`), or one whose weights exist: `checkpoint`, of the network `train.network`."""
 
     checkpoint: str = ""
     train: DetectorTeacherConfig = DetectorTeacherConfig()
 
 
-class DetectionRecipe(_Section, frozen=True, kw_only=True):
+class DetectionRecipe(Settings, frozen=True, kw_only=True):
     """Everything from data to a student detector. Paths are relative to the recipe's folder.
 
     `score` is the least probability of a box that is scored in the report. Raises `ConfigError` for classes that are

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
-
-from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess.spec import Normalize, PreprocessSpec, Resize, ToGray
 from edge_sdk.config import AugmentConfig, OptimiserConfig
+from edge_sdk.settings import Settings, check
 
 __all__ = [
     "CleanFrames",
@@ -24,16 +22,7 @@ __all__ = [
 ]
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Unknown keys are refused."""
-
-
-def _require(ok: bool, name: str, value: object, allowed: str) -> None:
-    if not ok:
-        raise ConfigError(f"{name} is {value!r}; {allowed}")
-
-
-class DegradeConfig(_Section, frozen=True, kw_only=True):
+class DegradeConfig(Settings, frozen=True, kw_only=True):
     """What is done to a clean frame, in this order; grey values are echoes in dB over `range_db`.
 
     `speckle` is the share of fully developed speckle with grain `grain_px` (standard deviation of the point-spread
@@ -48,16 +37,16 @@ class DegradeConfig(_Section, frozen=True, kw_only=True):
     scale: Literal[1, 2] = 1
 
     def __post_init__(self) -> None:
-        _require(0 <= self.speckle <= 1, "speckle", self.speckle, "a share in [0, 1] is allowed")
-        _require(0.3 <= self.grain_px <= 8, "grain_px", self.grain_px, "0.3 to 8 pixels are allowed")
-        _require(0 <= self.noise <= 0.5, "noise", self.noise, "0 to 0.5 is allowed")
-        _require(20 <= self.range_db <= 120, "range_db", self.range_db, "20 to 120 dB are allowed")
-        _require(
+        check(0 <= self.speckle <= 1, "speckle", self.speckle, "a share in [0, 1] is allowed")
+        check(0.3 <= self.grain_px <= 8, "grain_px", self.grain_px, "0.3 to 8 pixels are allowed")
+        check(0 <= self.noise <= 0.5, "noise", self.noise, "0 to 0.5 is allowed")
+        check(20 <= self.range_db <= 120, "range_db", self.range_db, "20 to 120 dB are allowed")
+        check(
             self.speckle > 0 or self.noise > 0 or self.scale == 2, "speckle", self.speckle, "nothing would be degraded"
         )
 
 
-class RestorerConfig(_Section, frozen=True, kw_only=True):
+class RestorerConfig(Settings, frozen=True, kw_only=True):
     """A `Restorer`; its scale is that of the degradation."""
 
     width: int = 8
@@ -66,17 +55,17 @@ class RestorerConfig(_Section, frozen=True, kw_only=True):
     convs: int = 2
 
     def __post_init__(self) -> None:
-        _require(1 <= self.width <= 1024, "width", self.width, "1 to 1024 channels are allowed")
-        _require(1 <= self.depth <= 7, "depth", self.depth, "1 to 7 stages are allowed")
-        _require(self.max_width >= self.width, "max_width", self.max_width, f"at least width ({self.width}) is needed")
-        _require(1 <= self.convs <= 4, "convs", self.convs, "1 to 4 convolutions a stage are allowed")
+        check(1 <= self.width <= 1024, "width", self.width, "1 to 1024 channels are allowed")
+        check(1 <= self.depth <= 7, "depth", self.depth, "1 to 7 stages are allowed")
+        check(self.max_width >= self.width, "max_width", self.max_width, f"at least width ({self.width}) is needed")
+        check(1 <= self.convs <= 4, "convs", self.convs, "1 to 4 convolutions a stage are allowed")
 
 
 # grey changes would alter what the network sees and not what it must give
 _FLIPS = AugmentConfig(flip=0.5, min_scale=1.0, gain=0.0, gamma=0.0, noise=0.0)
 
 
-class _Learning(_Section, frozen=True, kw_only=True):
+class _Learning(Settings, frozen=True, kw_only=True):
     """`draws` degraded copies of every frame are made before training; `augment` may only move frames."""
 
     optimiser: OptimiserConfig = OptimiserConfig(epochs=8, batch_size=16, learning_rate=2e-3, schedule="cosine")
@@ -84,9 +73,9 @@ class _Learning(_Section, frozen=True, kw_only=True):
     draws: int = 4
 
     def __post_init__(self) -> None:
-        _require(1 <= self.draws <= 1000, "draws", self.draws, "1 to 1000 are allowed")
+        check(1 <= self.draws <= 1000, "draws", self.draws, "1 to 1000 are allowed")
         grey = self.augment.gain, self.augment.gamma, self.augment.noise
-        _require(grey == (0, 0, 0), "augment (gain, gamma, noise)", grey, "all must be 0; use the degradation instead")
+        check(grey == (0, 0, 0), "augment (gain, gamma, noise)", grey, "all must be 0; use the degradation instead")
 
 
 class RestorerTeacherConfig(_Learning, frozen=True, kw_only=True):
@@ -103,10 +92,10 @@ class RestorerDistillConfig(_Learning, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(0 <= self.distill_weight <= 1, "distill_weight", self.distill_weight, "a weight in [0, 1] is allowed")
+        check(0 <= self.distill_weight <= 1, "distill_weight", self.distill_weight, "a weight in [0, 1] is allowed")
 
 
-class CleanFrames(_Section, frozen=True, kw_only=True):
+class CleanFrames(Settings, frozen=True, kw_only=True):
     """A folder of images taken as clean, and a CSV `manifest` with the columns `file` and `split`.
 
     `group` names a column (an exam, a patient) that may not be in two splits ("" for none).
@@ -117,14 +106,14 @@ class CleanFrames(_Section, frozen=True, kw_only=True):
     group: str = ""
 
 
-class RestorerTeacherSource(_Section, frozen=True, kw_only=True):
+class RestorerTeacherSource(Settings, frozen=True, kw_only=True):
     """A teacher trained here (`train`), or a `file` (ONNX or TorchScript) from degraded to restored network inputs."""
 
     train: RestorerTeacherConfig = RestorerTeacherConfig()
     file: str = ""
 
 
-class RestorationRecipe(_Section, frozen=True, kw_only=True):
+class RestorationRecipe(Settings, frozen=True, kw_only=True):
     """Everything from clean frames to a student. Paths are relative to the recipe's folder."""
 
     data: CleanFrames
