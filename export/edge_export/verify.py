@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from edge_export._masks import class_map, mean_dice
+from edge_export._run import run_variant
 from edge_export._simulate import simulate_types
 from edge_export.gate import run_model
 from edge_runtime.bundle.manifest import InputSpec, OutputSpec
@@ -133,20 +134,6 @@ def verify_variants(
     report = VerificationReport(student_dice=reference, n_frames=len(inputs), scores=tuple(scores))
     _raise_failures(report)
     return report
-
-
-def run_variant(
-    data: bytes, name: str, inputs: Sequence[Float32], input_spec: InputSpec, output_specs: tuple[OutputSpec, ...]
-) -> list[dict[str, Float32]]:
-    """Outputs by name of a variant for each input, by the runtime's ONNX Runtime runner on one thread (copies).
-
-    Raises `RunnerError` and its kin when the runner refuses the model, an input, or the values are not finite.
-    """
-    from edge_runtime.runners import OrtRunner
-
-    with OrtRunner(data, name, input_spec, output_specs, threads=1) as runner:
-        found = (runner.infer({input_spec.name: sample}) for sample in inputs)
-        return [{name: array.copy() for name, array in outputs.items()} for outputs in found]
 
 
 def _typed_masks(data: bytes, inputs: Sequence[Float32], spec: OutputSpec) -> list[npt.NDArray[np.uint8]]:
