@@ -16,7 +16,7 @@ from edge_export._graph import GraphView, attribute
 from edge_export._retype import QuantPlan
 from edge_runtime.errors import ConfigError
 
-__all__ = ["plan_int8", "scale_groups"]
+__all__ = ["carries_int8", "makes_output", "plan_int8", "scale_groups", "shared_groups", "weight_axis"]
 
 _SAME_VALUES = frozenset(
     {"DepthToSpace", "Flatten", "MaxPool", "Reshape", "Slice", "SpaceToDepth", "Squeeze", "Transpose", "Unsqueeze"}
@@ -44,9 +44,9 @@ def plan_int8(
         raise ConfigError(f"exclude names {unknown}, which the model does not have")
     weights: dict[tuple[str, int], int] = {}
     for node in view.nodes:
-        axis = _weight_axis(view, node)
+        axis = weight_axis(view, node)
         first = exclude_first and node.input[0] in view.inputs
-        head = exclude_head and _makes_output(view, node)
+        head = exclude_head and makes_output(view, node)
         if axis is not None and not (first or head or node.name in exclude):
             weights[(node.name, 1)] = axis
     edges = _activation_edges(view, {name for name, _ in weights})
@@ -57,12 +57,23 @@ def plan_int8(
 
 
 def scale_groups(view: GraphView, clip: dict[str, float]) -> dict[str, float]:
-    """Clip of every tensor after tensors that must share a scale were joined; a group takes its largest.
+    """Clip of every tensor after tensors that must share a scale were joined; a group takes its largest."""
+    group = shared_groups(view, clip)
+    tops: dict[str, float] = {}
+    for name, value in clip.items():
+        tops[group[name]] = max(tops.get(group[name], 0.0), value)
+    return {name: tops[group[name]] for name in clip}
+
+
+def shared_groups(
+    view: GraphView, names: Iterable[str], among: Callable[[NodeProto], bool] | None = None
+) -> dict[str, str]:
+    """Name of the group of each tensor; tensors of one group must share a scale.
 
     Joined are the inputs and the output of a Concat, and the two sides of operators whose outputs are a selection or
-    an average of their inputs (MaxPool, Resize, Reshape, ...).
+    an average of their inputs (MaxPool, Resize, Reshape, ...), of all nodes or of those that `among` takes.
     """
-    parent = {name: name for name in clip}
+    parent = {name: name for name in names}
 
     def find(name: str) -> str:
         while parent[name] != name:
@@ -71,41 +82,38 @@ def scale_groups(view: GraphView, clip: dict[str, float]) -> dict[str, float]:
         return name
 
     for node in view.nodes:
-        joined = list(node.input) if node.op_type == "Concat" else list(node.input[:1])
-        if node.op_type in ("Concat", "Resize") or node.op_type in _SAME_VALUES:
-            for name in joined:
-                if name in parent and node.output[0] in parent:
-                    parent[find(name)] = find(node.output[0])
-    tops: dict[str, float] = {}
-    for name, value in clip.items():
-        tops[find(name)] = max(tops.get(find(name), 0.0), value)
-    return {name: tops[find(name)] for name in clip}
+        if node.op_type not in ("Concat", "Resize") and node.op_type not in _SAME_VALUES:
+            continue
+        for name in list(node.input) if node.op_type == "Concat" else list(node.input[:1]):
+            if name in parent and node.output[0] in parent and (among is None or among(node)):
+                parent[find(name)] = find(node.output[0])
+    return {name: find(name) for name in parent}
 
 
 def _scale(top: float) -> float:
     return top / 127.0 if top > 0 else 1.0
 
 
-def _carries_int8(node: NodeProto) -> bool:
+def carries_int8(node: NodeProto) -> bool:
     """Whether int8 in means the same int8 out: selections; of Resize only the nearest one, linear would round twice."""
     if node.op_type == "Resize":
         return attribute(node, "mode", b"nearest") == b"nearest"
     return node.op_type == "Concat" or node.op_type in _SAME_VALUES
 
 
-def _weight_axis(view: GraphView, node: NodeProto) -> int | None:
-    """Axis of the output channels of a weight that may be int8, or None."""
+def weight_axis(view: GraphView, node: NodeProto, *, grouped: bool = False) -> int | None:
+    """Axis of the output channels of a weight that may be int8, or None; `grouped` allows grouped convolutions."""
     weight = view.weight(node)
     if weight is None or node.input[0] in view.constants:
         return None
     if node.op_type == "Conv":
-        return 0 if attribute(node, "group", 1) == 1 else None
+        return 0 if grouped or attribute(node, "group", 1) == 1 else None
     if node.op_type in ("Gemm", "MatMul") and weight.ndim == 2 and min(weight.shape) >= _MIN_MATMUL:
         return 0 if node.op_type == "Gemm" and attribute(node, "transB", 0) else 1
     return None
 
 
-def _makes_output(view: GraphView, node: NodeProto) -> bool:
+def makes_output(view: GraphView, node: NodeProto) -> bool:
     """Whether the node gives a graph output, directly or through elementwise operators and a Resize."""
     through = {"Sigmoid", "Softmax", "Identity", "Resize", "Clip", "Squeeze", "Reshape", "Flatten"}
     pending = [node.output[0]]
@@ -125,7 +133,7 @@ def _activation_edges(view: GraphView, quantized: set[str]) -> set[tuple[str, in
     # walk up from the readers: an operator that carries int8 and feeds only int8 readers is quantized on its inputs too
     for node in reversed(view.nodes):
         readers = view.consumers.get(node.output[0], [])
-        if not readers or not _carries_int8(node) or node.output[0] in view.outputs:
+        if not readers or not carries_int8(node) or node.output[0] in view.outputs:
             continue
         if all((reader.name, index) in edges for reader, index in readers):
             count = len(node.input) if node.op_type == "Concat" else 1

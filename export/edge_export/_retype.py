@@ -15,10 +15,11 @@ import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
-from edge_export._graph import GraphView, attribute, constant, default_opset, replace_graph
+from edge_export._graph import GraphView, attribute, default_opset
+from edge_export._writer import GraphWriter
 from edge_runtime.errors import LoweringError
 
-__all__ = ["QdqForm", "QuantPlan", "WeightForm", "quantize_weight", "retype", "smallest_half"]
+__all__ = ["QdqForm", "QuantPlan", "WeightForm", "quantize_weight", "retype", "round_weight", "smallest_half"]
 
 QdqForm = Literal["opset17", "opset19"]
 WeightForm = Literal["int8", "float"]
@@ -43,23 +44,30 @@ class QuantPlan:
 
 
 def quantize_weight(
-    weight: npt.NDArray[np.float32], axis: int, scale_dtype: type[np.floating] = np.float32
+    weight: npt.NDArray[np.float32], axis: int, scale_dtype: type[np.floating] = np.float32, *, levels: int = 127
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.floating]]:
-    """Symmetric int8 of `weight`, one scale per index of `axis`: q = clip(rint(w / s), -127, 127), s = max|w| / 127.
+    """Symmetric int8 of `weight`, one scale per index of `axis`: q = clip(rint(w / s), -L, L), s = max|w| / L.
 
-    The scales are rounded to `scale_dtype` BEFORE the division, so that q * s is the best with the scale that is
-    stored. A channel of zeros has scale 1; no scale is below what the type holds (float32: without subnormals, which
-    some devices take for zero).
+    L is `levels`, at most 127. The scales are rounded to `scale_dtype` BEFORE the division, so that q * s is the best
+    with the scale that is stored. A channel of zeros has scale 1; no scale is below what the type holds (float32:
+    without subnormals, which some devices take for zero).
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     top = np.abs(weight.astype(np.float64)).max(axis=others)
     limits = np.finfo(scale_dtype)
     least = limits.tiny if limits.bits > 16 else limits.smallest_subnormal
-    scale = np.where(top > 0, np.maximum(top / 127.0, least), 1.0).astype(scale_dtype)
+    scale = np.where(top > 0, np.maximum(top / levels, least), 1.0).astype(scale_dtype)
+    return round_weight(weight, scale, axis, levels), scale
+
+
+def round_weight(
+    weight: npt.NDArray[np.float32], scale: npt.NDArray[np.floating], axis: int, levels: int = 127
+) -> npt.NDArray[np.int8]:
+    """`weight` in steps of `scale`, (channels,) along `axis`, within +-`levels`."""
     shape = [1] * weight.ndim
     shape[axis] = -1
     steps = np.rint(weight.astype(np.float64) / scale.astype(np.float64).reshape(shape))
-    return np.clip(steps, -127, 127).astype(np.int8), scale
+    return np.clip(steps, -levels, levels).astype(np.int8)
 
 
 def retype(
@@ -80,25 +88,21 @@ def retype(
     return _Writer(GraphView(model), half, plan or QuantPlan(), form, weights_as).write()
 
 
-class _Writer:
+class _Writer(GraphWriter):
     def __init__(
         self, view: GraphView, half: frozenset[str], plan: QuantPlan, form: QdqForm, weights_as: WeightForm
     ) -> None:
-        self.view = view
+        super().__init__(view)
         self.half = half
         self.plan = plan
         self.form = form
         self.weights_as = weights_as
-        self.nodes: list[NodeProto] = []
-        self.initializers: dict[str, TensorProto] = {}
-        self.made: dict[tuple[object, ...], str] = {}
         self.native: dict[str, int] = dict.fromkeys(view.inputs, TensorProto.FLOAT)
-        self.counts: dict[str, int] = {}
 
     def write(self) -> onnx.ModelProto:
         for node in self.view.nodes:
             self._node(node)
-        return replace_graph(self.view.model, self.nodes, self.initializers.values())
+        return self.finish()
 
     def _node(self, node: NodeProto) -> None:
         kind = TensorProto.FLOAT16 if node.name in self.half else TensorProto.FLOAT
@@ -120,7 +124,7 @@ class _Writer:
 
     def _rename_output(self, name: str) -> str:
         """The FP16 tensor behind a float32 graph output; inner readers take it directly."""
-        inner = self._fresh("y")
+        inner = self.fresh("y")
         self.made[("alias", name)] = inner
         return inner
 
@@ -128,7 +132,7 @@ class _Writer:
         """The tensor that input `index` of `node` reads, made on the way if need be."""
         tensor = self.view.constants.get(name)
         if tensor is not None and tensor.data_type != TensorProto.FLOAT:
-            return self._keep(tensor)
+            return self.keep(tensor)
         if not self.view.is_float(name):
             return name
         wanted = TensorProto.FLOAT if index in _FLOAT32_INPUTS.get(node.op_type, ()) else kind
@@ -136,14 +140,10 @@ class _Writer:
         if edge in self.plan.weights:
             return self._int8_weight(name, self.plan.weights[edge], wanted)
         if tensor is not None:
-            return self._keep(tensor) if wanted == TensorProto.FLOAT else self._half_constant(name)
+            return self.keep(tensor) if wanted == TensorProto.FLOAT else self._half_constant(name)
         if edge in self.plan.edges:
             return self._int8_activation(name, wanted)
         return self._cast(self.made.get(("alias", name), name), self.native[name], wanted)
-
-    def _keep(self, tensor: TensorProto) -> str:
-        self.initializers.setdefault(tensor.name, tensor)
-        return tensor.name
 
     def _half_constant(self, name: str) -> str:
         key = ("half", name)
@@ -154,7 +154,7 @@ class _Writer:
                 lowered = value.astype(np.float16)
             if not np.isfinite(lowered).all():
                 raise LoweringError(f"constant {name!r} does not fit FP16 (above 65504); keep its node in float32")
-            self.made[key] = self._store("h", lowered)
+            self.made[key] = self.store("h", lowered)
         return self.made[key]
 
     def _int8_activation(self, name: str, wanted: int) -> str:
@@ -167,7 +167,7 @@ class _Writer:
         key = ("q", name)
         if key not in self.made:
             source = self._cast(source, native, kind)
-            self.made[key] = self._emit("QuantizeLinear", "q", [source, self._scale(scale, kind), self._zero(())])
+            self.made[key] = self.emit("QuantizeLinear", "q", [source, self._scale(scale, kind), self._zero(())])
         return self._dequantize(self.made[key], scale, wanted)
 
     def _dequantize(self, quantized: str, scale: float, wanted: int) -> str:
@@ -176,7 +176,7 @@ class _Writer:
         key = ("dq", quantized, kind)
         if key not in self.made:
             inputs = [quantized, self._scale(scale, kind), self._zero(())]
-            self.made[key] = self._emit("DequantizeLinear", "d", inputs)
+            self.made[key] = self.emit("DequantizeLinear", "d", inputs)
         return self._cast(self.made[key], kind, wanted)
 
     def _int8_weight(self, name: str, axis: int, wanted: int) -> str:
@@ -192,13 +192,13 @@ class _Writer:
                 kind = TensorProto.FLOAT
         dtype: type[np.floating] = np.float16 if kind == TensorProto.FLOAT16 else np.float32
         steps, scale = quantize_weight(value.astype(np.float32), axis, dtype)
-        stored_scale, zero = self._store("s", scale), self._zero(scale.shape)
+        stored_scale, zero = self.store("s", scale), self._zero(scale.shape)
         if self.weights_as == "int8":
-            quantized = self._store("w", steps)
+            quantized = self.store("w", steps)
         else:
-            stored = self._store("w", value.astype(dtype))
-            quantized = self._emit("QuantizeLinear", "q", [stored, stored_scale, zero], axis=axis)
-        output = self._emit("DequantizeLinear", "d", [quantized, stored_scale, zero], axis=axis)
+            stored = self.store("w", value.astype(dtype))
+            quantized = self.emit("QuantizeLinear", "q", [stored, stored_scale, zero], axis=axis)
+        output = self.emit("DequantizeLinear", "d", [quantized, stored_scale, zero], axis=axis)
         self.made[key] = self._cast(output, kind, wanted)
         return self.made[key]
 
@@ -208,13 +208,13 @@ class _Writer:
             # one rounding for every reader: a pair whose two ends have different types must still share its step
             rounded = np.float16(scale) if self.form == "opset19" and scale >= smallest_half else np.float32(scale)
             value = np.asarray(rounded, np.float16 if kind == TensorProto.FLOAT16 else np.float32)
-            self.made[key] = self._store("s", value)
+            self.made[key] = self.store("s", value)
         return self.made[key]
 
     def _zero(self, shape: tuple[int, ...]) -> str:
         key = ("zero", shape)
         if key not in self.made:
-            self.made[key] = self._store("z", np.zeros(shape, np.int8))
+            self.made[key] = self.store("z", np.zeros(shape, np.int8))
         return self.made[key]
 
     def _cast(self, name: str, native: int, wanted: int) -> str:
@@ -222,29 +222,9 @@ class _Writer:
             return name
         key = ("cast", name, wanted)
         if key not in self.made:
-            self.made[key] = self._fresh("c")
+            self.made[key] = self.fresh("c")
             self.nodes.append(self._cast_node(name, self.made[key], wanted))
         return self.made[key]
 
     def _cast_node(self, source: str, target: str, kind: int) -> NodeProto:
-        return helper.make_node("Cast", [source], [target], name=self._fresh("C"), to=kind)
-
-    def _emit(self, operator: str, letter: str, inputs: list[str], axis: int | None = None) -> str:
-        output = self._fresh(letter)
-        node = helper.make_node(operator, inputs, [output], name=output)
-        if axis is not None:
-            node.attribute.append(helper.make_attribute("axis", axis))
-        self.nodes.append(node)
-        return output
-
-    def _store(self, letter: str, array: npt.NDArray[np.generic]) -> str:
-        name = self._fresh(letter)
-        self.initializers[name] = constant(name, array)
-        return name
-
-    def _fresh(self, letter: str) -> str:
-        while True:
-            number = self.counts[letter] = self.counts.get(letter, -1) + 1
-            name = f"{letter}{number}"
-            if name not in self.view.types and name not in self.view.producer:
-                return name
+        return helper.make_node("Cast", [source], [target], name=self.fresh("C"), to=kind)

@@ -1,0 +1,237 @@
+"""INT8 for x86 CPUs: uint8 activations, int8 weights, int32 biases, in the Q/DQ form that ONNX Runtime turns into
+integer operators and OpenVINO into its low-precision kernels.
+
+A graph that TensorRT reads has Q/DQ on inputs alone, zero points 0 and float biases; on a CPU that form runs slower
+than float32. Here every operator that has an integer kernel stands between a DQ on each input and a Q on its output,
+so that tensors stay in 8 bits from one to the next, and the 256 steps lie between the ends that were seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import NodeProto
+
+from edge_export._graph import GraphView, default_opset
+from edge_export._placement import carries_int8, makes_output, shared_groups, weight_axis
+from edge_export._retype import quantize_weight, round_weight
+from edge_export._writer import GraphWriter
+from edge_export.ranges import Method, Ranges, collect_ranges
+from edge_runtime.errors import ConfigError, LoweringError
+
+__all__ = ["to_cpu_int8"]
+
+# operators on computed tensors alone with a uint8 kernel of their own scales
+_FOLLOWERS = frozenset({"Add", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid"})
+# swallowed by the Q behind them, because the steps do not reach outside their range
+_CLAMPS = frozenset({"Clip", "Relu"})
+_FULL, _REDUCED = 127, 64  # largest weight step
+_MAX_BIAS = 2**30  # steps of an int32 bias, half of what fits: the sum needs the rest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Steps:
+    """Asymmetric 8 bits: value = scale (q - zero), q in 0..255."""
+
+    scale: np.float32
+    zero: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """`integer`: nodes that compute in 8 bits; `weights`: of these, axis of the output channels of their constant;
+    `clamped`: of these, the Relu or Clip behind, by the name of the node before it; `steps` by tensor.
+    """
+
+    integer: frozenset[str]
+    weights: dict[str, int]
+    clamped: dict[str, str]
+    steps: dict[str, _Steps]
+
+
+def to_cpu_int8(
+    model: onnx.ModelProto,
+    calibration_inputs: Sequence[npt.NDArray[np.float32]] | None = None,
+    *,
+    ranges: Ranges | None = None,
+    method: Method = "minmax",
+    percentile: float = 99.99,
+    reduce_range: bool = True,
+    exclude: Iterable[str] = (),
+    exclude_head: bool = True,
+) -> onnx.ModelProto:
+    """The INT8 form of a tidy float32 `model` for ONNX Runtime and OpenVINO on x86; inputs and outputs stay float32.
+
+    Quantized: Conv (grouped ones too), Gemm and MatMul with constant weights, int8 per output channel; and behind them
+    Add, Mul, pooling, LeakyRelu, Sigmoid, Concat, nearest Resize and operators that move values. Activations
+    are uint8 per tensor with the zero point that the signed range asks for (`Ranges.interval`), one pair for all sides
+    of a Concat, MaxPool or Resize. Biases are int32 in steps of input times weight. ConvTranspose stays in float32:
+    ONNX Runtime has no integer kernel. Nodes named in `exclude` stay in float32, and with `exclude_head` those that make a
+    graph output, whose steps would be the logits'.
+
+    `reduce_range` keeps weights within +-64. A processor without VNNI adds pairs of products in 16 bits, where
+    2 x 255 x 127 does not fit and saturates without a word: with +-64 the largest sum is 32640, so that every x86
+    processor computes the same numbers. It costs one bit of the weights; switch it off for a fleet that is known to
+    have VNNI. Ranges come from `ranges` or `calibration_inputs` as in `to_int8`. Raises `ConfigError` and
+    `LoweringError` (nothing to quantize).
+    """
+    if ranges is None:
+        if calibration_inputs is None:
+            raise ConfigError("to_cpu_int8 needs ranges or calibration_inputs: frames like those on the device")
+        ranges = collect_ranges(model, calibration_inputs, method=method, percentile=percentile)
+    if default_opset(model) < 13:
+        raise LoweringError(f"opset {default_opset(model)} has no per-channel Q/DQ; convert the model to 13 or later")
+    view = GraphView(model)
+    plan = _plan(view, ranges, frozenset(exclude), exclude_head)
+    return _Writer(view, plan, _REDUCED if reduce_range else _FULL).write()
+
+
+def _plan(view: GraphView, ranges: Ranges, exclude: frozenset[str], exclude_head: bool) -> _Plan:
+    unknown = sorted(exclude - {node.name for node in view.nodes})
+    if unknown:
+        raise ConfigError(f"exclude names {unknown}, which the model does not have")
+
+    def allowed(node: NodeProto) -> bool:
+        return node.name not in exclude and not (exclude_head and makes_output(view, node))
+
+    axes = {node.name: weight_axis(view, node, grouped=True) for node in view.nodes if allowed(node)}
+    weights = {name: axis for name, axis in axes.items() if axis is not None}
+    if not weights:
+        raise LoweringError("no convolution or matrix product can be quantized; allow more, or ship fp32 alone")
+    integer, clamped = set(weights), dict[str, str]()
+    for node in view.nodes:  # in order: what follows an integer node
+        makers = [view.producer[name].name for name in node.input if name in view.producer]
+        constants = any(name in view.constants for name in node.input)
+        follows = any(name in integer or name in clamped.values() for name in makers)
+        if follows and allowed(node) and (carries_int8(node) or (node.op_type in _FOLLOWERS and not constants)):
+            integer.add(node.name)
+        if node.name in integer:
+            behind = _clamp_behind(view, node)
+            if behind is not None:
+                clamped[node.name] = behind.name
+    for node in reversed(view.nodes):  # what only integer nodes read
+        readers = view.consumers.get(node.output[0], [])
+        if allowed(node) and carries_int8(node) and readers and all(reader.name in integer for reader, _ in readers):
+            integer.add(node.name)
+    return _Plan(integer=frozenset(integer), weights=weights, clamped=clamped, steps=_steps(view, ranges, integer))
+
+
+def _clamp_behind(view: GraphView, node: NodeProto) -> NodeProto | None:
+    readers = view.consumers.get(node.output[0], [])
+    if len(readers) != 1 or node.output[0] in view.outputs or readers[0][0].op_type not in _CLAMPS:
+        return None
+    return readers[0][0]
+
+
+def _steps(view: GraphView, ranges: Ranges, integer: set[str]) -> dict[str, _Steps]:
+    """Steps of every tensor with ranges, one pair for each group that must share it."""
+    group = shared_groups(view, ranges.clip, lambda node: node.name in integer)
+    ends: dict[str, tuple[float, float]] = {}
+    for name, key in group.items():
+        low, high = ranges.interval(name)
+        if name in view.producer and view.producer[name].op_type == "Relu":
+            low = 0.0
+        before = ends.get(key, (0.0, 0.0))
+        ends[key] = min(before[0], low), max(before[1], high)
+    return {name: _asymmetric(*ends[key]) for name, key in group.items()}
+
+
+def _asymmetric(low: float, high: float) -> _Steps:
+    scale = np.float32(max((high - low) / 255.0, float(np.finfo(np.float32).tiny)) if high > low else 1.0)
+    return _Steps(scale=scale, zero=int(np.clip(np.rint(-low / float(scale)), 0, 255)))
+
+
+class _Writer(GraphWriter):
+    def __init__(self, view: GraphView, plan: _Plan, levels: int) -> None:
+        super().__init__(view)
+        self.plan = plan
+        self.levels = levels
+        self.clamps = set(plan.clamped.values())
+
+    def write(self) -> onnx.ModelProto:
+        for node in self.view.nodes:
+            self._node(node)
+        return self.finish()
+
+    def _node(self, node: NodeProto) -> None:
+        integer = node.name in self.plan.integer
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        for index, name in enumerate(node.input):
+            if name in self.view.constants:
+                copy.input[index] = self._constant(node, index, name)
+            elif name and node.name not in self.clamps:
+                copy.input[index] = self._eight_bits(name) if integer else self._value(name)
+        self.nodes.append(copy)
+        if node.name in self.plan.clamped or not (integer or node.name in self.clamps):
+            return
+        name = node.output[0]
+        copy.output[0] = self.fresh("y")
+        self._quantize(copy.output[0], name)
+        if name in self.view.outputs:
+            self._dequantize(name, output=name)
+
+    def _value(self, name: str) -> str:
+        """What a float node reads: the tensor, or what is left of it behind an integer node."""
+        maker = self.view.producer.get(name)
+        if maker is None or not (maker.name in self.plan.integer or maker.name in self.clamps):
+            return name
+        return self._dequantize(name)
+
+    def _eight_bits(self, name: str) -> str:
+        if ("q", name) not in self.made:
+            self._quantize(name, name)
+        return self._dequantize(name)
+
+    def _quantize(self, source: str, name: str) -> None:
+        self.made["q", name] = self.emit("QuantizeLinear", "q", [source, *self._pair(name)])
+
+    def _dequantize(self, name: str, output: str | None = None) -> str:
+        if ("d", name) not in self.made:
+            inputs = [self.made["q", name], *self._pair(name)]
+            self.made["d", name] = self.emit("DequantizeLinear", "d", inputs, output=output)
+        return self.made["d", name]
+
+    def _pair(self, name: str) -> tuple[str, str]:
+        steps = self.plan.steps[name]
+        if ("pair", steps) not in self.made:
+            self.made["pair", steps] = self.store("s", np.asarray(steps.scale))
+        if ("zero", steps.zero) not in self.made:
+            self.made["zero", steps.zero] = self.store("z", np.asarray(steps.zero, np.uint8))
+        return self.made["pair", steps], self.made["zero", steps.zero]
+
+    def _constant(self, node: NodeProto, index: int, name: str) -> str:
+        axis = self.plan.weights.get(node.name)
+        if axis is None or index not in (1, 2):
+            return self.keep(self.view.constants[name])
+        quantized, scale = self._weight(node, axis)
+        if index == 1:
+            return self._stored(quantized, scale, axis)
+        bias = self.view.array(name)
+        assert bias is not None
+        step = scale * self.plan.steps[node.input[0]].scale
+        steps = np.rint(np.broadcast_to(bias, step.shape).astype(np.float64) / step).astype(np.int32)
+        return self._stored(steps, step, 0)
+
+    def _weight(self, node: NodeProto, axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        """Steps and scales of a weight; a channel's scale is raised where its bias would not fit 32 bits."""
+        weight = self.view.weight(node)
+        assert weight is not None
+        values = weight.astype(np.float32)
+        quantized, found = quantize_weight(values, axis, levels=self.levels)
+        scale = found.astype(np.float32)
+        bias = self.view.weight(node, 2)
+        if bias is not None:
+            least = np.abs(bias.astype(np.float64)) / (float(self.plan.steps[node.input[0]].scale) * _MAX_BIAS)
+            raised = np.maximum(scale, least.astype(np.float32))
+            if (raised != scale).any():
+                scale, quantized = raised, round_weight(values, raised, axis, self.levels)
+        return quantized, scale
+
+    def _stored(self, steps: npt.NDArray[np.signedinteger], scale: npt.NDArray[np.float32], axis: int) -> str:
+        zero = self.store("z", np.zeros(scale.shape, steps.dtype))
+        return self.emit("DequantizeLinear", "d", [self.store("w", steps), self.store("s", scale), zero], axis=axis)
