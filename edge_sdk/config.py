@@ -26,7 +26,8 @@ class NetworkConfig(Settings, frozen=True, kw_only=True):
     """A `UNet`: `width` channels at the first stage, doubled at each of `depth` stages up to `max_width`.
 
     `stem_stride` 2 computes everything at half the input size and resizes the logits once at the end;
-    `convs` is the number of 3 x 3 convolutions of a stage.
+    `convs` is the number of 3 x 3 convolutions of a stage. `block` "depthwise" splits each of them but the first of
+    the network into a depthwise 3 x 3 and a 1 x 1: fewer multiply-adds, and harder to quantize.
     """
 
     width: int = 16
@@ -34,6 +35,7 @@ class NetworkConfig(Settings, frozen=True, kw_only=True):
     max_width: int = 512
     stem_stride: Literal[1, 2] = 1
     convs: int = 2
+    block: Literal["plain", "depthwise"] = "plain"
 
     def __post_init__(self) -> None:
         check(1 <= self.width <= 1024, "width", self.width, "1 to 1024 channels are allowed")

@@ -1,9 +1,10 @@
-"""Networks that become students: a plain U-Net whose every operator lowers well.
+"""Networks that become students: a U-Net whose every operator lowers well.
 
 The blocks are chosen for INT8 and FP16 on TensorRT as much as for accuracy:
 
-- Plain 3 x 3 convolutions, BatchNorm (folded at export) and ReLU. Depthwise and grouped convolutions would save
-  multiply-adds, but strongly typed FP16 grouped convolutions have no kernel on some TensorRT 11 releases.
+- Plain 3 x 3 convolutions, BatchNorm (folded at export) and ReLU. Depthwise-separable ones save multiply-adds and are
+  there to ask for, but strongly typed FP16 grouped convolutions have no kernel on some TensorRT 11 releases, so the
+  portable variants keep them in float32, and after folding their channels' weights differ widely in size.
 - The decoder enlarges by nearest neighbour and convolves afterwards. Nearest neighbour copies values, so it
   commutes with quantization and its input's scale stays valid; ConvTranspose has an error-prone per-channel axis,
   fuses badly with Q/DQ and is often slower in INT8 than in FP16.
@@ -14,6 +15,7 @@ The blocks are chosen for INT8 and FP16 on TensorRT as much as for accuracy:
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +27,30 @@ from edge_sdk.config import DistillConfig, NetworkConfig, TeacherConfig
 __all__ = ["UNet", "build_network", "light_unet", "unet_teacher"]
 
 
-def _conv_block(inputs: int, outputs: int, convs: int, stride: int = 1) -> nn.Sequential:
+Block = Literal["plain", "depthwise"]
+
+
+def _activated(conv: nn.Conv2d) -> list[nn.Module]:
+    return [conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True)]
+
+
+def _conv(inputs: int, outputs: int, stride: int, block: Block) -> list[nn.Module]:
+    """A 3 x 3 convolution with its normalisation; "depthwise" as in MobileNet (Howard et al. 2017, section 3.1)."""
+    if block == "plain":
+        return _activated(nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False))
+    depthwise = nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False)
+    return [*_activated(depthwise), *_activated(nn.Conv2d(inputs, outputs, 1, bias=False))]
+
+
+def _conv_block(
+    inputs: int, outputs: int, convs: int, block: Block = "plain", *, stem_stride: int = 0
+) -> nn.Sequential:
+    """`convs` convolutions; with `stem_stride` the first is a plain one of that stride, as it reads the frame."""
     layers: list[nn.Module] = []
     for k in range(convs):
-        layers += [
-            nn.Conv2d(inputs if k == 0 else outputs, outputs, 3, stride if k == 0 else 1, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
-        ]
+        stem = k == 0 and stem_stride > 0
+        width = inputs if k == 0 else outputs
+        layers += _conv(width, outputs, stem_stride if stem else 1, "plain" if stem else block)
     return nn.Sequential(*layers)
 
 
@@ -53,19 +71,22 @@ class UNet(nn.Module):
         max_width: int = 512,
         stem_stride: int = 1,
         convs: int = 2,
+        block: Block = "plain",
     ) -> None:
         super().__init__()
         if in_channels < 1 or classes < 1:
             raise ConfigError(f"in_channels is {in_channels} and classes {classes}; both must be at least 1")
         if stem_stride not in (1, 2):
             raise ConfigError(f"stem_stride is {stem_stride}; 1 or 2 is allowed")
+        if block not in ("plain", "depthwise"):
+            raise ConfigError(f"block is {block!r}; plain or depthwise is allowed")
         widths = [min(width << stage, max_width) for stage in range(depth)]
         self.in_channels, self.classes, self.stem_stride = in_channels, classes, stem_stride
         self.divisor = stem_stride << (depth - 1)
-        self.stem = _conv_block(in_channels, widths[0], convs, stem_stride)
+        self.stem = _conv_block(in_channels, widths[0], convs, block, stem_stride=stem_stride)
         self.pool = nn.MaxPool2d(2)
-        self.encoder = nn.ModuleList([_conv_block(a, b, convs) for a, b in pairwise(widths)])
-        self.decoder = nn.ModuleList([_conv_block(a + b, a, convs) for a, b in reversed(list(pairwise(widths)))])
+        self.encoder = nn.ModuleList([_conv_block(a, b, convs, block) for a, b in pairwise(widths)])
+        self.decoder = nn.ModuleList([_conv_block(a + b, a, convs, block) for a, b in reversed(list(pairwise(widths)))])
         self.head = nn.Conv2d(widths[0], classes, 1)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -100,6 +121,7 @@ def build_network(config: NetworkConfig, *, in_channels: int = 1, classes: int =
             max_width=config.max_width,
             stem_stride=config.stem_stride,
             convs=config.convs,
+            block=config.block,
         )
 
 

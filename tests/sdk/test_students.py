@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import msgspec
 import pytest
 import torch
 from hypothesis import given, settings
@@ -121,3 +124,31 @@ def test_weights_come_from_the_seed_alone() -> None:
     third = build_network(NetworkConfig(width=4, depth=2), seed=4)
     assert torch.equal(first.head.weight, second.head.weight)
     assert not torch.equal(first.head.weight, third.head.weight)
+
+
+@pytest.mark.parametrize(("stride", "depth"), [(1, 1), (2, 3)])
+def test_depthwise_blocks_cost_what_mobilenet_counts(stride: int, depth: int) -> None:
+    """Each 3 x 3 of a x b weights but the first becomes 9 a + a b, and 2 (a + b) for the two normalisations."""
+    widths = [4 << k for k in range(depth)]
+    pairs = [(4, 4)]
+    for a, b in pairwise(widths):
+        pairs += [(a, b), (b, b), (a + b, a), (a, a)]
+    wanted = 9 * 4 + 2 * 4 + sum(9 * a + a * b + 2 * (a + b) for a, b in pairs) + 4 + 1
+    network = UNet(width=4, depth=depth, stem_stride=stride, block="depthwise")
+    assert count_parameters(network) == wanted
+    assert network(torch.zeros(1, 1, 16, 24)).shape == (1, 1, 16, 24)
+    groups = [layer.groups for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    assert groups.count(1) == 2 + len(pairs)
+
+
+def test_plain_is_the_block_of_settings_that_name_none() -> None:
+    assert "block" not in recipe_fields(NetworkConfig())
+    with pytest.raises(ConfigError, match="block is 'grouped'; plain or depthwise"):
+        UNet(block="grouped")  # type: ignore[arg-type]
+
+
+def recipe_fields(config: NetworkConfig) -> dict[str, object]:
+    """What a stored training is named by: the settings that differ from their defaults."""
+    return {
+        f.name: getattr(config, f.name) for f in msgspec.structs.fields(config) if getattr(config, f.name) != f.default
+    }
