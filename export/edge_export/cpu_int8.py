@@ -67,11 +67,11 @@ def to_cpu_int8(
     """The INT8 form of a tidy float32 `model` for ONNX Runtime and OpenVINO on x86; inputs and outputs stay float32.
 
     Quantized: Conv (grouped ones too), Gemm and MatMul with constant weights, int8 per output channel; and behind them
-    Add, Mul, pooling, LeakyRelu, Sigmoid, Concat, nearest Resize and operators that move values. Activations
-    are uint8 per tensor with the zero point that the signed range asks for (`Ranges.interval`), one pair for all sides
-    of a Concat, MaxPool or Resize. Biases are int32 in steps of input times weight. ConvTranspose stays in float32:
-    ONNX Runtime has no integer kernel. Nodes named in `exclude` stay in float32, and with `exclude_head` those that make a
-    graph output, whose steps would be the logits'.
+    Add, Mul, pooling, LeakyRelu, Sigmoid, Concat, nearest Resize and operators that move values. Activations are uint8
+    per tensor with the zero point that the signed range asks for (`Ranges.interval`), one pair for all sides of a
+    Concat, MaxPool or Resize. Biases are int32 in steps of input times weight. ConvTranspose stays in float32: ONNX
+    Runtime has no integer kernel for it. Nodes named in `exclude` stay in float32, and with `exclude_head` those that
+    make a graph output: their steps would be steps of the logits.
 
     `reduce_range` keeps weights within +-64. A processor without VNNI adds pairs of products in 16 bits, where
     2 x 255 x 127 does not fit and saturates without a word: with +-64 the largest sum is 32640, so that every x86
