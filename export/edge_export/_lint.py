@@ -8,12 +8,10 @@ from typing import Any, Literal
 
 import onnx
 
-from edge_export._rules import RULES, TARGETS, Context, Rule
+from edge_export._rules import RULES, TARGETS, Context, LintTarget, Rule
 from edge_runtime.errors import ConfigError, LoweringError
 
 __all__ = ["Finding", "LintTarget", "lint", "require_clean", "rule_table"]
-
-LintTarget = Literal["jetpack6", "tensorrt11", "rtx", "ort-cpu"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

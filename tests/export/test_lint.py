@@ -12,8 +12,9 @@ from onnx import TensorProto, helper
 from edge_export import Finding, lint, require_clean, rule_table, tidy, to_fp16, to_int8
 from edge_runtime.errors import ConfigError, LoweringError
 
-NVIDIA = ("jetpack6", "tensorrt11", "rtx")
-ALL = (*NVIDIA, "ort-cpu")
+NVIDIA = ("jetpack6", "jetpack7", "tensorrt11", "rtx")
+CPU = ("ort-cpu", "openvino")
+ALL = (*NVIDIA, *CPU)
 W = np.ones((4, 4, 1, 1), np.float32)
 S, Z = np.float32(0.1), np.int8(0)
 
@@ -118,7 +119,121 @@ def with_kernel(build: Callable[..., onnx.ModelProto]) -> onnx.ModelProto:
     return build([conv(kernel_shape=[1, 1])], {"w": W})
 
 
+def changed(build: Callable[..., onnx.ModelProto], edit: Callable[[onnx.ModelProto], object]) -> onnx.ModelProto:
+    model = with_kernel(build)
+    edit(model)
+    return model
+
+
+def cut(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-4]
+
+
+def weight(build: Callable[..., onnx.ModelProto], value: float, dtype: type = np.float32) -> onnx.ModelProto:
+    values = np.ones((4, 4, 1, 1), dtype)
+    values[2] = value
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    nodes = [
+        node("Cast", ["image"], "h", to=kind),
+        node("Conv", ["h", "w"], "x", kernel_shape=[1, 1]),
+        node("Cast", ["x"], "mask", to=TensorProto.FLOAT),
+    ]
+    return build(nodes, {"w": values})
+
+
+def computed_weight(build: Callable[..., onnx.ModelProto], computed: bool) -> onnx.ModelProto:
+    nodes = [
+        node("Reshape", ["image", "shape"], "r"),
+        node("Conv", ["image", "r" if computed else "w"], "mask", kernel_shape=[1, 1]),
+    ]
+    constants = {"shape": np.array([4, 4, 1, 1], np.int64), "w": W}
+    return build(nodes, constants, input_shape=(1, 4, 2, 2))
+
+
+def branching(build: Callable[..., onnx.ModelProto]) -> onnx.ModelProto:
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 4, 8, 8))
+    body = helper.make_graph([helper.make_node("Relu", ["image"], ["y"])], "b", [], [out])
+    return build([node("If", ["yes"], "mask", then_branch=body, else_branch=body)], {"yes": np.array(True)})
+
+
+def resize(build: Callable[..., onnx.ModelProto], **attributes: object) -> onnx.ModelProto:
+    scales = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    return build([node("Resize", ["image", "", "scales"], "mask", **attributes)], scales, output_shape=(1, 4, 16, 16))
+
+
+def pool(build: Callable[..., onnx.ModelProto], kind: str = "MaxPool", **attributes: object) -> onnx.ModelProto:
+    return build(
+        [node(kind, ["image"], "mask", kernel_shape=[3, 3], **attributes)], {}, output_shape=(1, 4, None, None)
+    )
+
+
+def indices(build: Callable[..., onnx.ModelProto]) -> onnx.ModelProto:
+    return build(
+        [helper.make_node("MaxPool", ["image"], ["mask", "i"], kernel_shape=[1, 1])], {}, output_shape=(1, 4, 8, 8)
+    )
+
+
+def twice(build: Callable[..., onnx.ModelProto], apart: bool) -> onnx.ModelProto:
+    middle = [node("Relu", ["ad"], "n")] if apart else [node("Cast", ["ad"], "n", to=TensorProto.FLOAT)]
+    nodes = [*pair("image", "a"), *middle, *pair("n", "b"), node("Relu", ["bd"], "mask")]
+    return build(nodes, {"s": array(0.1, np.float32), "z": array(0, np.int8)})
+
+
+def lonely(build: Callable[..., onnx.ModelProto], kind: str) -> onnx.ModelProto:
+    if kind == "Q":
+        nodes = [node("QuantizeLinear", ["image", "s", "z"], "q"), node("Cast", ["q"], "mask", to=TensorProto.FLOAT)]
+    else:
+        nodes = [node("Cast", ["image"], "q", to=TensorProto.INT8), node("DequantizeLinear", ["q", "s", "z"], "mask")]
+    return build(nodes, {"s": array(0.1, np.float32), "z": array(0, np.int8)})
+
+
+def per_channel(build: Callable[..., onnx.ModelProto], kind: str, axis: int) -> onnx.ModelProto:
+    nodes = [
+        node("DequantizeLinear", ["w", "s", "z"], "wd", axis=axis),
+        node(kind, ["image", "wd"], "mask", kernel_shape=[1, 1]),
+    ]
+    constants = {"w": np.ones((4, 4, 1, 1), np.int8), "s": np.full(4, 0.1, np.float32), "z": np.zeros(4, np.int8)}
+    return build(nodes, constants)
+
+
+def per_channel_activation(build: Callable[..., onnx.ModelProto]) -> onnx.ModelProto:
+    nodes = [*pair("image", "a"), node("Relu", ["ad"], "mask")]
+    return build(nodes, {"s": np.full(4, 0.1, np.float32), "z": np.zeros(4, np.int8)})
+
+
+def masked(build: Callable[..., onnx.ModelProto], kind: type) -> onnx.ModelProto:
+    if kind is bool:
+        return build([node("Where", ["keep", "image", "zero"], "mask")], {"keep": np.ones((8, 8), bool), "zero": S})
+    return build([node("Mul", ["image", "keep"], "mask")], {"keep": np.ones((8, 8), np.float32)})
+
+
+def doubled_output(build: Callable[..., onnx.ModelProto]) -> onnx.ModelProto:
+    return build([node("Cast", ["image"], "mask", to=TensorProto.DOUBLE)], {}, output_type=TensorProto.DOUBLE)
+
+
+def unranked(model: onnx.ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+
+
+def nameless(model: onnx.ModelProto) -> None:
+    model.graph.node[0].name = ""
+
+
+def second_input(model: onnx.ModelProto) -> None:
+    model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, (1, 4, 8, 8)))
+
+
+def no_opset(model: onnx.ModelProto) -> None:
+    del model.opset_import[:]
+
+
+def grid_sample(build: Callable[..., onnx.ModelProto]) -> onnx.ModelProto:
+    grid = {"grid": np.zeros((1, 8, 8, 2), np.float32)}
+    return build([node("GridSample", ["image", "grid"], "mask")], grid)
+
+
 # rule, the targets it holds for, a graph that breaks it, one that does not
+WHOLE_FILE = {"graph-types", "opset", "device-guard", "inputs", "open-shape"}  # the others name a node
 CASES = [
     ("graph-types", ALL, mistyped, relu),
     ("opset", ("jetpack6",), lambda b: relu(b, opset=19), relu),
@@ -141,6 +256,34 @@ CASES = [
     ("qdq-conv-transpose", NVIDIA, lambda b: transposed(b, "ad"), lambda b: transposed(b, "image")),
     ("float64", NVIDIA, lambda b: doubled(b, TensorProto.DOUBLE), lambda b: doubled(b, TensorProto.FLOAT16)),
     ("leftover", ALL, lambda b: b([node("Identity", ["image"], "mask")], {}), relu),
+    ("opset", ALL, lambda b: relu(b, opset=12), relu),
+    ("opset", ALL, lambda b: changed(b, no_opset), with_kernel),
+    ("constant-data", ALL, lambda b: changed(b, cut), with_kernel),
+    ("not-finite", ALL, lambda b: weight(b, np.nan), lambda b: weight(b, 1.0)),
+    ("not-finite", ALL, lambda b: weight(b, -np.inf, np.float16), lambda b: weight(b, 1.0, np.float16)),
+    ("control-flow", ALL, branching, relu),
+    ("inputs", ALL, lambda b: changed(b, second_input), with_kernel),
+    ("inputs", ALL, lambda b: relu(b, input_shape=(1, 4)), relu),
+    ("outputs", ALL, doubled_output, relu),
+    ("node-name", ALL, lambda b: changed(b, nameless), with_kernel),
+    ("open-shape", ALL, lambda b: changed(b, unranked), with_kernel),
+    ("integer-constant", NVIDIA, lambda b: masked(b, bool), lambda b: masked(b, float)),
+    ("element-type", ALL, lambda b: doubled(b, TensorProto.UINT16), lambda b: doubled(b, TensorProto.FLOAT16)),
+    ("half-subnormal", ALL, lambda b: weight(b, 1e-6, np.float16), lambda b: weight(b, 0.0, np.float16)),
+    ("computed-weight", NVIDIA, lambda b: computed_weight(b, True), lambda b: computed_weight(b, False)),
+    ("grid-sample", ("tensorrt11",), grid_sample, relu),
+    ("resize-mode", NVIDIA, lambda b: resize(b, mode="cubic"), lambda b: resize(b, mode="linear")),
+    ("resize-mode", NVIDIA, lambda b: resize(b, mode="linear", antialias=1), resize),
+    ("resize-mode", NVIDIA, lambda b: resize(b, coordinate_transformation_mode="half_pixel_symmetric"), resize),
+    ("pool-dilation", NVIDIA, lambda b: pool(b, dilations=[2, 2]), lambda b: pool(b, dilations=[1, 1])),
+    ("pool-ceil", ALL, lambda b: pool(b, "AveragePool", ceil_mode=1, strides=[2, 2]), lambda b: pool(b, "AveragePool")),
+    ("extra-output", NVIDIA, indices, pool),
+    ("qdq-lonely", ALL, lambda b: lonely(b, "Q"), lambda b: quantized(b, Z)),
+    ("qdq-lonely", ALL, lambda b: lonely(b, "DQ"), lambda b: per_channel(b, "Conv", 0)),
+    ("qdq-twice", ALL, lambda b: twice(b, False), lambda b: twice(b, True)),
+    ("qdq-axis", NVIDIA, lambda b: per_channel(b, "Conv", 1), lambda b: per_channel(b, "Conv", 0)),
+    ("qdq-axis", NVIDIA, lambda b: per_channel(b, "ConvTranspose", 0), lambda b: per_channel(b, "ConvTranspose", 1)),
+    ("qdq-axis", NVIDIA, per_channel_activation, lambda b: quantized(b, Z)),
 ]
 
 
@@ -151,6 +294,7 @@ def test_rule(build, rule, targets, bad, good):
         if target in targets:
             assert found, f"{target} lets it pass"
             assert all(finding.message and finding.fix for finding in found)
+            assert rule in WHOLE_FILE or all(finding.node for finding in found)
         assert rule not in {finding.rule for finding in lint(good(build), target)}
 
 
@@ -159,6 +303,9 @@ def test_every_rule_has_a_case():
     for row in rule_table():
         targets = {target for case in CASES if case[0] == row["id"] for target in case[1]}
         assert targets == set(row["targets"]), row["id"]
+        assert row["severity"] in ("error", "warning")
+        assert row["reason"]
+        assert row["fix"]
 
 
 def test_concat_with_one_side_quantized(build):
