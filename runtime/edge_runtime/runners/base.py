@@ -10,11 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.bundle.manifest import InputSpec, OutputSpec
-from edge_runtime.errors import InputContractError, RunnerError
+from edge_runtime.errors import ConfigError, InferenceError, InputContractError, ModelRefusedError, RunnerError
 
-__all__ = ["Arrays", "Runner"]
+__all__ = ["Arrays", "Interface", "Runner", "require_limits"]
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
+Interface = Mapping[str, tuple[tuple[int, ...], str]]  # name -> shape and dtype, as a backend tells them
+
+
+def require_limits(threads: int, timeout_s: float | None) -> None:
+    """Raise `ConfigError` unless `threads` is at least 1 and `timeout_s` above 0 or None."""
+    if threads < 1 or (timeout_s is not None and not timeout_s > 0):
+        raise ConfigError(f"threads is {threads} and timeout_s {timeout_s}; at least 1 and above 0 are needed")
 
 
 class Runner(ABC):
@@ -56,6 +63,17 @@ class Runner(ABC):
         if check:
             self._check(inputs)
         return self._infer(inputs)
+
+    def _require_manifest(self, inputs: Interface, outputs: Interface) -> None:
+        """Raise `ModelRefusedError` unless the loaded model has exactly the inputs and outputs of the manifest."""
+        wanted_in = {self.input.name: (self.input.shape, self.input.dtype)}
+        wanted_out = {spec.name: (spec.shape, spec.dtype) for spec in self.outputs}
+        for what, found, wanted in (("inputs", inputs, wanted_in), ("outputs", outputs, wanted_out)):
+            if found != wanted:
+                raise ModelRefusedError(f"variant {self.variant!r}: its {what} are {found}, the manifest says {wanted}")
+
+    def _too_long(self, limit_s: float) -> InferenceError:
+        return InferenceError(f"variant {self.variant!r} ran longer than {limit_s:g} s and was ended")
 
     def _check(self, inputs: Arrays) -> None:
         if set(inputs) != {self.input.name}:

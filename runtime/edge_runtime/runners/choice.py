@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
+
 from edge_runtime.bundle import Bundle
+from edge_runtime.bundle.manifest import Target
 from edge_runtime.errors import ConfigError
-from edge_runtime.optional import is_available
 from edge_runtime.runners.base import Runner
 from edge_runtime.runners.onnxruntime import OrtRunner
+from edge_runtime.runners.openvino import OpenVinoRunner
 
-__all__ = ["available_runners", "create_runner"]
+__all__ = ["RUNNER_TARGETS", "available_runners", "create_runner"]
+
+# runner -> the ladder of a bundle that is written for it
+RUNNER_TARGETS: dict[str, Target] = {"onnxruntime": "ort-cpu", "openvino": "openvino", "tensorrt": "tensorrt"}
 
 
 def available_runners() -> dict[str, str | None]:
-    """Name of each shipped runner with None, or the reason why it cannot be used here."""
-    absent = "onnxruntime is not installed: pip install 'pocus-edge-runtime[ort]'"
-    return {"onnxruntime": None if is_available("onnxruntime") else absent}
+    """Name of each shipped runner with None, or the reason why it cannot be used here.
+
+    ONNX Runtime and OpenVINO are looked for and not imported; TensorRT is, where it is installed.
+    """
+    from edge_runtime import engines
+
+    packages = {"onnxruntime": "ort", "openvino": "openvino"}
+    found = {
+        name: None if _is_installed(name) else f"{name} is not installed: pip install 'pocus-edge-runtime[{extra}]'"
+        for name, extra in packages.items()
+    }
+    return {**found, "tensorrt": engines.available()}
+
+
+def _is_installed(name: str) -> bool:
+    if name in sys.modules:
+        return sys.modules[name] is not None
+    return find_spec(name) is not None
 
 
 def create_runner(
@@ -22,16 +44,32 @@ def create_runner(
     variant_id: str,
     *,
     runner: str = "onnxruntime",
+    provider: str | None = None,
     threads: int = 1,
     timeout_s: float | None = None,
 ) -> Runner:
     """A runner for one variant, not yet activated; the model's bytes are checked while they are read.
 
-    Raises `ConfigError` for an unknown runner or variant, and what `Bundle.model` raises.
+    `provider` is what the runner calls the thing that computes: an execution provider of ONNX Runtime (None: the
+    CPU's), a device of OpenVINO (None: "CPU"); TensorRT has none. OpenVINO and TensorRT read back what they compute in:
+    a variant's precision that is not obtained is an error on activation. Raises `ConfigError` for an unknown runner or
+    variant, or a provider where there is none to choose, and what `Bundle.model` raises.
     """
-    if runner != "onnxruntime":
-        raise ConfigError(f"runner {runner!r} is not known; there is {sorted(available_runners())}")
-    manifest = bundle.manifest
-    return OrtRunner(
-        bundle.model(variant_id), variant_id, manifest.input, manifest.outputs, threads=threads, timeout_s=timeout_s
-    )
+    if runner not in RUNNER_TARGETS:
+        raise ConfigError(f"runner {runner!r} is not known; there is {sorted(RUNNER_TARGETS)}")
+    precision = bundle.variant(variant_id).precision
+    model = bundle.model(variant_id)
+    input, outputs = bundle.manifest.input, bundle.manifest.outputs
+    if runner == "onnxruntime":
+        chosen = "CPUExecutionProvider" if provider is None else provider
+        return OrtRunner(model, variant_id, input, outputs, provider=chosen, threads=threads, timeout_s=timeout_s)
+    if runner == "openvino":
+        device = "CPU" if provider is None else provider
+        return OpenVinoRunner(
+            model, variant_id, input, outputs, device=device, threads=threads, timeout_s=timeout_s, precision=precision
+        )
+    if provider is not None:
+        raise ConfigError(f"provider {provider!r} is given; the tensorrt runner has none, leave it out")
+    from edge_runtime.runners.tensorrt import TensorRtRunner
+
+    return TensorRtRunner(model, variant_id, input, outputs, precision=precision, timeout_s=timeout_s)

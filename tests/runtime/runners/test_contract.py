@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import pytest
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ConfigError, InputContractError, RunnerError
-from edge_runtime.runners import FakeRunner, Runner, available_runners, create_runner
+from edge_runtime.runners import RUNNER_TARGETS, FakeRunner, Runner, available_runners, create_runner
 from edge_runtime.runners.onnxruntime import OrtRunner
 
 V1 = Path(__file__).parents[2] / "data" / "v1.edge"
@@ -24,16 +25,31 @@ def fake() -> Runner:
     return FakeRunner(shape=(16, 16))
 
 
-def ort() -> Runner:
-    pytest.importorskip("onnxruntime")
-    with Bundle.open(V1) as bundle:
-        return create_runner(bundle, "fp32", timeout_s=60)
+def shipped(runner: str, **options: Any) -> Make:
+    """Makes runners of the committed bundle's fp32 variant; skips with the reason where there is no such backend."""
+    if reason := available_runners()[runner]:
+        pytest.skip(reason)
+
+    def make() -> Runner:
+        with Bundle.open(V1) as bundle:
+            return create_runner(bundle, "fp32", runner=runner, **options)
+
+    return make
 
 
-@pytest.fixture(params=[fake, ort], ids=["fake", "onnxruntime"])
+CASES: dict[str, Callable[[], Make]] = {
+    "fake": lambda: fake,
+    "onnxruntime": lambda: shipped("onnxruntime"),
+    "onnxruntime-limit": lambda: shipped("onnxruntime", timeout_s=60),
+    "openvino": lambda: shipped("openvino"),
+    "openvino-limit": lambda: shipped("openvino", timeout_s=60),
+    "tensorrt": lambda: shipped("tensorrt", timeout_s=60),
+}
+
+
+@pytest.fixture(params=[pytest.param(n, marks=pytest.mark.gpu) if n == "tensorrt" else n for n in CASES])
 def make(request: pytest.FixtureRequest) -> Make:
-    function: Make = request.param
-    return function
+    return CASES[request.param]()
 
 
 def image(seed: int = 0) -> Float32:
@@ -177,7 +193,7 @@ def test_two_runners_in_two_threads_do_not_disturb_each_other(make: Make) -> Non
 
 
 def test_names_of_runners() -> None:
-    assert list(available_runners()) == ["onnxruntime"]
+    assert list(available_runners()) == ["onnxruntime", "openvino", "tensorrt"] == list(RUNNER_TARGETS)
     with Bundle.open(V1) as bundle:
         with pytest.raises(ConfigError, match="'tensorflow' is not known"):
             create_runner(bundle, "fp32", runner="tensorflow")
