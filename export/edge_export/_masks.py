@@ -11,7 +11,7 @@ from edge_runtime.bundle.manifest import OutputSpec
 from edge_runtime.errors import ConfigError
 from edge_runtime.metrics.segmentation import dice
 
-__all__ = ["class_map", "mean_dice"]
+__all__ = ["class_map", "frame_dice", "mean_dice"]
 
 
 def class_map(logits: npt.NDArray[np.float32], spec: OutputSpec) -> npt.NDArray[np.uint8]:
@@ -28,8 +28,10 @@ def class_map(logits: npt.NDArray[np.float32], spec: OutputSpec) -> npt.NDArray[
     return np.asarray(logits[0].argmax(axis=0), np.uint8)
 
 
-def mean_dice(found: Sequence[npt.NDArray[np.uint8]], wanted: Sequence[npt.NDArray[np.uint8]]) -> float:
-    """Mean over frames of the Dice coefficient 2 |A and B| / (|A| + |B|) of the classes above 0 that either map holds.
+def frame_dice(
+    found: Sequence[npt.NDArray[np.uint8]], wanted: Sequence[npt.NDArray[np.uint8]]
+) -> npt.NDArray[np.float64]:
+    """(N,) Dice coefficients 2 |A and B| / (|A| + |B|), mean over the classes above 0 that either map of a frame holds.
 
     A frame in which both maps are all background counts 1.
     """
@@ -38,4 +40,9 @@ def mean_dice(found: Sequence[npt.NDArray[np.uint8]], wanted: Sequence[npt.NDArr
         classes = [k for k in np.union1d(np.unique(left), np.unique(right)) if k > 0]
         each = [dice(left == k, right == k) for k in classes]
         scores.append(float(np.mean(each)) if each else 1.0)
-    return float(np.mean(scores))
+    return np.array(scores, np.float64)
+
+
+def mean_dice(found: Sequence[npt.NDArray[np.uint8]], wanted: Sequence[npt.NDArray[np.uint8]]) -> float:
+    """The mean of `frame_dice`."""
+    return float(frame_dice(found, wanted).mean())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_export.verify import check_overrides, run_variant, sqnr_db
+from edge_export._run import DEFAULT_RUNNER, check_runners, run_variant, runners_of
+from edge_export.divergence import explain_divergence
+from edge_export.verify import ADVICE, Ends, check_overrides, ends, sqnr_db
 from edge_runtime.bundle.manifest import InputSpec, OutputSpec
 from edge_runtime.errors import ConfigError, LoweringError
+from edge_runtime.metrics.bootstrap import bootstrap_mean
 from edge_runtime.postprocess import agreement
 
 __all__ = ["MIN_AGREEMENT", "MIN_SQNR_DB", "AgreementReport", "AgreementScore", "verify_agreement"]
@@ -20,28 +23,33 @@ Float32 = npt.NDArray[np.float32]
 Student = Callable[[Float32], Mapping[str, Float32]]
 
 # mean share of equal decisions (classes, boxes, mask pixels) that a variant must keep
-MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.99, "int8": 0.9}
+MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.99, "int8": 0.9, "int8-cpu": 0.9}
 # signal over noise of the outputs that decide nothing (pictures, uncertainties, raw numbers)
-MIN_SQNR_DB = {"fp32": 80.0, "fp16": 40.0, "int8": 20.0}
+MIN_SQNR_DB = {"fp32": 80.0, "fp16": 40.0, "int8": 20.0, "int8-cpu": 20.0}
 _DECIDING = ("mask_logits", "class_logits", "boxes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgreementScore:
-    """One variant on the frames.
+    """One variant on one runner on the frames.
 
-    `agreement` by deciding output, mean over frames of `edge_runtime.postprocess.agreement`; `sqnr_db` by output, 10
-    log10(sum student^2 / sum (student - variant)^2), None when equal; `max_abs` the largest difference of any
-    output. `failures` are the gates that were not met, in words; `override` the reason given for letting them pass.
+    `agreement` by deciding output, mean over frames of `edge_runtime.postprocess.agreement`, and
+    `agreement_interval` the ends of its 95 % bootstrap interval (None for fewer than two frames); `sqnr_db` by output,
+    10 log10(sum student^2 / sum (student - variant)^2), None when equal; `max_abs` the largest difference of any
+    output. `failures` are the gates that were not met, in words; `override` the reason given for letting them pass;
+    `divergence` says of a failure where the variant leaves the fp32 file.
     """
 
     variant: str
+    runner: str = DEFAULT_RUNNER
     agreement: dict[str, float]
+    agreement_interval: dict[str, Ends] = field(default_factory=dict)
     sqnr_db: dict[str, float | None]
     max_abs: float
     file_bytes: int
     failures: tuple[str, ...] = ()
     override: str = ""
+    divergence: str = ""
 
     @property
     def least(self) -> float:
@@ -51,17 +59,31 @@ class AgreementScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgreementReport:
-    """Scores by variant on `n_frames` frames. The student is the reference: this says nothing about the truth."""
+    """Scores by variant and runner on `n_frames` frames. The student is the reference: nothing is said of the truth."""
 
     n_frames: int
     scores: tuple[AgreementScore, ...] = field(default=())
 
     def score(self, variant: str) -> AgreementScore:
-        """The row of that variant. Raises `ConfigError` when there is none."""
-        for item in self.scores:
-            if item.variant == variant:
-                return item
-        raise ConfigError(f"no variant {variant!r} in the report; it has {[s.variant for s in self.scores]}")
+        """The row of that variant, of several runners the one that agrees least. Raises `ConfigError` if none."""
+        rows = [item for item in self.scores if item.variant == variant]
+        if not rows:
+            raise ConfigError(f"no variant {variant!r} in the report; it has {[s.variant for s in self.scores]}")
+        return min(rows, key=lambda item: (item.least, -item.max_abs))
+
+    @property
+    def failed(self) -> tuple[AgreementScore, ...]:
+        """The rows whose gates are neither met nor overridden."""
+        return tuple(item for item in self.scores if item.failures and not item.override)
+
+    def require_passed(self) -> None:
+        """Raise `LoweringError` naming every failed gate and where the variant diverges."""
+        if self.failed:
+            shown = "; ".join(
+                f"{s.variant}: {', '.join(s.failures)}, on {s.runner}{'; ' if s.divergence else ''}{s.divergence}"
+                for s in self.failed
+            )
+            raise LoweringError(f"{shown}. {ADVICE}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -78,19 +100,23 @@ def verify_agreement(
     min_agreement: Mapping[str, float] = MIN_AGREEMENT,
     min_sqnr_db: Mapping[str, float] = MIN_SQNR_DB,
     overrides: Mapping[str, str] | None = None,
+    runners: Sequence[str] = (DEFAULT_RUNNER,),
+    targets: Mapping[str, Sequence[str]] | None = None,
+    refuse: bool = True,
 ) -> AgreementReport:
     """Compare `models` (ONNX bytes by variant id) with `student` on `inputs` (float32, `input_spec.shape`).
 
     For classifiers, detectors, restorers and networks of several tasks, where Dice says nothing: `verify_variants` is
     for masks. `student` maps an input to all outputs by name (the torch module, wrapped), or is the fp32 ONNX file.
-    Outputs that decide must keep `min_agreement` in the mean, the others `min_sqnr_db`. A failure raises
-    `LoweringError`, unless `overrides` names the variant with a reason, which the report then carries. Raises
-    `ConfigError` for no inputs, a variant without a gate, or an override without a reason.
+    Outputs that decide must keep `min_agreement` in the mean, the others `min_sqnr_db`. `runners`, `targets`,
+    `overrides` and `refuse` as for `verify_variants`. Raises `LoweringError` for a gate that is not met, `ConfigError`
+    for no inputs, a runner that cannot be used here, a variant without a gate, or an override without a reason.
     """
     reasons = dict(overrides or {})
     if not inputs or not output_specs:
         raise ConfigError(f"{len(inputs)} inputs and {len(output_specs)} outputs; at least one of both is needed")
     check_overrides(models, reasons)
+    check_runners(runners)
     missing = sorted(set(models) - (set(min_agreement) & set(min_sqnr_db)))
     if missing:
         raise ConfigError(f"variants {missing} have no gate; add them to min_agreement and min_sqnr_db")
@@ -98,30 +124,28 @@ def verify_agreement(
         wanted = run_variant(student, "student", inputs, input_spec, output_specs)
     else:
         wanted = [{k: np.array(v, np.float32) for k, v in student(sample).items()} for sample in inputs]
+    reference = student if isinstance(student, bytes) else models.get("fp32")
     scores = []
     for name, data in models.items():
-        found = run_variant(data, name, inputs, input_spec, output_specs)
-        score = _score(name, data, found, wanted, output_specs)
-        failures = tuple(_failures(score, min_agreement[name], min_sqnr_db[name]))
-        override = reasons.get(name, "") if failures else ""
-        scores.append(
-            AgreementScore(
-                variant=name,
-                agreement=score.agreement,
-                sqnr_db=score.sqnr_db,
-                max_abs=score.max_abs,
-                file_bytes=score.file_bytes,
-                failures=failures,
-                override=override,
-            )
-        )
+        for runner in runners_of(name, runners, targets or {}):
+            found = run_variant(data, name, inputs, input_spec, output_specs, runner=runner)
+            score = _score(name, runner, data, found, wanted, output_specs)
+            failures = tuple(_failures(score, min_agreement[name], min_sqnr_db[name]))
+            if failures:
+                why = ""
+                if reference is not None:
+                    why = explain_divergence(reference, data, inputs[:2], runners=(DEFAULT_RUNNER, runner))
+                score = replace(score, failures=failures, override=reasons.get(name, ""), divergence=why)
+            scores.append(score)
     report = AgreementReport(n_frames=len(inputs), scores=tuple(scores))
-    _raise_failures(report)
+    if refuse:
+        report.require_passed()
     return report
 
 
 def _score(
     name: str,
+    runner: str,
     data: bytes,
     found: list[dict[str, Float32]],
     wanted: list[dict[str, Float32]],
@@ -130,13 +154,16 @@ def _score(
     pairs = {
         spec.name: [(f[spec.name], w[spec.name]) for f, w in zip(found, wanted, strict=True)] for spec in output_specs
     }
+    shares = {
+        spec.name: bootstrap_mean(np.array([agreement(f, w, spec) for f, w in pairs[spec.name]]))
+        for spec in output_specs
+        if spec.kind in _DECIDING
+    }
     return AgreementScore(
         variant=name,
-        agreement={
-            spec.name: float(np.mean([agreement(f, w, spec) for f, w in pairs[spec.name]]))
-            for spec in output_specs
-            if spec.kind in _DECIDING
-        },
+        runner=runner,
+        agreement={key: share.value for key, share in shares.items()},
+        agreement_interval={key: ends(share) for key, share in shares.items()},
         sqnr_db={key: sqnr_db([w for _, w in each], [f for f, _ in each]) for key, each in pairs.items()},
         max_abs=max(float(np.abs(f - w).max()) for each in pairs.values() for f, w in each),
         file_bytes=len(data),
@@ -154,13 +181,3 @@ def _failures(score: AgreementScore, least: float, least_db: float) -> list[str]
         for name, noise in score.sqnr_db.items()
         if name not in score.agreement and noise is not None and noise < least_db
     ]
-
-
-def _raise_failures(report: AgreementReport) -> None:
-    failed = [score for score in report.scores if score.failures and not score.override]
-    if failed:
-        shown = "; ".join(f"{score.variant}: {', '.join(score.failures)}" for score in failed)
-        raise LoweringError(
-            f"{shown}. Use more or better frames for quantization calibration, another method, exclude sensitive "
-            "convolutions, or override the gate by name with a reason."
-        )

@@ -157,19 +157,32 @@ def _clean(model: onnx.ModelProto) -> float:
 
 
 def _origins(left: GraphView, right: GraphView) -> dict[str, str]:
-    """Float tensor of the variant -> the reference's tensor it should equal, in the variant's order."""
+    """Float tensor of the variant -> the reference's tensor it should equal, in the variant's order.
+
+    They have the same name, or come out of nodes of the same name and operator, or the one is a Q/DQ copy of such.
+    """
     shared = {name for name in left.producer if left.is_float(name)} | left.inputs
-    found: dict[str, str] = {}
+    nodes = {node.name: node for node in left.nodes if node.name}
+    found: dict[str, str] = {name: name for name in left.inputs & right.inputs}
     for node in right.nodes:
-        for name in node.output:
-            kind = right.types.get(name)
-            if kind is None or kind.elem not in (TensorProto.FLOAT, TensorProto.FLOAT16):
-                continue
-            if name in shared and left.types[name].shape == kind.shape:
-                found[name] = name
-            elif node.op_type == "DequantizeLinear" and (source := _copied(right, name)) in shared:
+        twin = nodes.get(node.name)
+        for index, name in enumerate(node.output):
+            source = ""
+            if name in shared:
+                source = name
+            elif twin is not None and twin.op_type == node.op_type and index < len(twin.output):
+                source = twin.output[index]
+            elif node.op_type == "DequantizeLinear":
+                source = found.get(_copied(right, name), "")
+            if source in shared and _comparable(left, source, right, name):
                 found[name] = source
-    return found
+    return {name: source for name, source in found.items() if name not in right.inputs}
+
+
+def _comparable(left: GraphView, source: str, right: GraphView, name: str) -> bool:
+    one, two = left.types.get(source), right.types.get(name)
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16)
+    return one is not None and two is not None and one.shape == two.shape and two.elem in floats
 
 
 def _copied(view: GraphView, name: str) -> str:
@@ -238,8 +251,8 @@ def _db(signal: float, noise: float) -> float:
 
 def _row(view: GraphView, name: str, origin: dict[str, str], sqnr: dict[str, float], clean: float) -> Divergence:
     node = view.producer[name]
-    if origin[name] != name:  # a Q/DQ pair: its Q is where the values change
-        node = view.producer[node.input[0]]
+    if node.op_type == "DequantizeLinear" and node.input[0] in view.producer:
+        node = view.producer[node.input[0]]  # its Q is where the values change
     brought = min((sqnr[item] for item in _sources(view, node, origin)), default=math.inf)
     return Divergence(
         node=node.name,

@@ -1,55 +1,70 @@
-"""Hold every variant against labels and against the student it came from, through the device's own runner."""
+"""Hold every variant against labels and against the student it came from, through the device's own runners."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edge_export._masks import class_map, mean_dice
-from edge_export._run import run_variant
+from edge_export._masks import class_map, frame_dice
+from edge_export._run import DEFAULT_RUNNER, check_runners, run_variant, runners_of
 from edge_export._simulate import simulate_types
+from edge_export.divergence import explain_divergence
 from edge_export.gate import run_model
 from edge_runtime.bundle.manifest import InputSpec, OutputSpec
 from edge_runtime.errors import ConfigError, LoweringError
+from edge_runtime.metrics.bootstrap import Interval, bootstrap_mean, paired_difference
 
 __all__ = [
+    "ADVICE",
     "MAX_DROP_POINTS",
     "VariantScore",
     "VerificationReport",
     "check_overrides",
+    "ends",
     "run_variant",
     "sqnr_db",
     "verify_variants",
 ]
 
 Float32 = npt.NDArray[np.float32]
+Masks = list[npt.NDArray[np.uint8]]
 Student = Callable[[Float32], Float32]
+Ends = tuple[float, float] | None
 
 # Dice points (percentage points) that a variant may lose against the student
-MAX_DROP_POINTS = {"fp32": 0.01, "fp16": 0.05, "int8": 0.5}
+MAX_DROP_POINTS = {"fp32": 0.01, "fp16": 0.05, "int8": 0.5, "int8-cpu": 0.5}
+ADVICE = (
+    "Use more or better frames for quantization calibration, another method, exclude sensitive convolutions, or "
+    "override the gate by name with a reason."
+)
+_LOOKED_AT = 2  # frames on which the first tensor that diverges is looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantScore:
-    """One variant on the held-out frames.
+    """One variant on one runner on the held-out frames.
 
-    `dice` in [0, 1], mean over frames; `drop_points` = 100 (student's dice - dice), negative when better; `sqnr_db` =
+    `dice` in [0, 1], mean over frames; `drop_points` = 100 (student's dice - dice), negative when better; both with the
+    ends of their 95 % bootstrap interval (None for fewer than two groups of frames); `sqnr_db` =
     10 log10(sum student^2 / sum (student - variant)^2) over all logits, None when equal; `max_abs` the largest
-    difference of a logit; `flips` the share of pixels whose class differs from the student's. These are the
-    runner's. `typed_drop_points` is the drop with every FP16 tensor rounded to FP16, which ONNX Runtime's CPU backend
-    does not do (`simulate_types`). `allowed_points` is the gate on the larger of both drops; `override`
-    the reason given for letting a failure pass.
+    difference of a logit; `flips` the share of pixels whose class differs from the student's.
+    `typed_drop_points` is the drop with every FP16 tensor rounded to FP16, which CPU backends do not do
+    (`simulate_types`). `allowed_points` is the gate on the larger of both drops; `override` the reason given for
+    letting a failure pass; `divergence` says of a failure where the variant leaves the fp32 file.
     """
 
     variant: str
+    runner: str = DEFAULT_RUNNER
     dice: float
+    dice_interval: Ends = None
     drop_points: float
+    drop_interval: Ends = None
     typed_drop_points: float
     sqnr_db: float | None
     max_abs: float
@@ -58,22 +73,39 @@ class VariantScore:
     allowed_points: float
     passed: bool
     override: str = ""
+    divergence: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationReport:
-    """Scores by variant; `student_dice` is the reference, `n_frames` held-out frames were used."""
+    """Scores by variant and runner; `student_dice` is the reference, `n_frames` held-out frames were used."""
 
     student_dice: float
     n_frames: int
+    student_interval: Ends = None
     scores: tuple[VariantScore, ...] = field(default=())
 
     def score(self, variant: str) -> VariantScore:
-        """The row of that variant. Raises `ConfigError` when there is none."""
-        for item in self.scores:
-            if item.variant == variant:
-                return item
-        raise ConfigError(f"no variant {variant!r} in the report; it has {[s.variant for s in self.scores]}")
+        """The row of that variant, of several runners the one with the lowest Dice. Raises `ConfigError` if none."""
+        rows = [item for item in self.scores if item.variant == variant]
+        if not rows:
+            raise ConfigError(f"no variant {variant!r} in the report; it has {[s.variant for s in self.scores]}")
+        return min(rows, key=lambda item: item.dice)
+
+    @property
+    def failed(self) -> tuple[VariantScore, ...]:
+        """The rows whose gate is neither met nor overridden."""
+        return tuple(item for item in self.scores if not item.passed and not item.override)
+
+    def require_passed(self) -> None:
+        """Raise `LoweringError` naming every failed gate and where the variant diverges."""
+        if self.failed:
+            shown = "; ".join(
+                f"{s.variant} loses {max(s.drop_points, s.typed_drop_points):.3f} Dice points on {s.runner}, allowed "
+                f"{s.allowed_points:g}{': ' if s.divergence else ''}{s.divergence}"
+                for s in self.failed
+            )
+            raise LoweringError(f"{shown}. {ADVICE}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -90,53 +122,117 @@ def verify_variants(
     output_specs: tuple[OutputSpec, ...],
     max_drop_points: Mapping[str, float] = MAX_DROP_POINTS,
     overrides: Mapping[str, str] | None = None,
+    runners: Sequence[str] = (DEFAULT_RUNNER,),
+    targets: Mapping[str, Sequence[str]] | None = None,
+    groups: Sequence[Hashable] | None = None,
+    refuse: bool = True,
 ) -> VerificationReport:
     """Score `models` (ONNX bytes by variant id) on `inputs` (float32, `input_spec.shape`, from the Preprocessor).
 
     `labels` are (H, W) uint8 class maps at network size, one per input. `student` maps an input to the logits of the
-    first
-    output, (1, C, H, W) float32 (the torch module, wrapped), or is the fp32 ONNX file. Every variant must keep its Dice
-    within `max_drop_points` of the student's (points are percentage points). A failure raises `LoweringError`,
-    unless `overrides` names the variant with a reason, which the report then carries. Raises `ConfigError` on
-    inputs that do not fit, a variant without a gate, or an override without a reason.
+    first output, (1, C, H, W) float32 (the torch module, wrapped), or is the fp32 ONNX file. Each variant runs on every
+    one of `runners` that its `targets` allow (all when it has none; see `LoweredVariant.targets`), and must keep its
+    Dice within `max_drop_points` of the student's (points are percentage points). `groups` keys frames of one patient
+    or exam, which the intervals draw together. A failure raises `LoweringError` naming the first tensor that
+    diverges, unless `overrides` names the variant with a reason, which the report then carries; `refuse=False` reports
+    it alone. Raises `ConfigError` on inputs that do not fit, a runner that cannot be used here, a variant without
+    a gate, or an override without a reason.
     """
     reasons = dict(overrides or {})
     _check_arguments(models, inputs, labels, output_specs, max_drop_points, reasons)
+    check_runners(runners)
     spec = output_specs[0]
     if isinstance(student, bytes):
         wanted = _first(run_variant(student, "student", inputs, input_spec, output_specs), spec)
     else:
         wanted = [np.asarray(student(sample), np.float32).copy() for sample in inputs]
-    masks = [class_map(logits, spec) for logits in wanted]
-    reference = mean_dice(masks, labels)
-    runs = {key: _first(run_variant(data, key, inputs, input_spec, output_specs), spec) for key, data in models.items()}
+    held_out = _HeldOut(list(labels), wanted, spec, groups)
+    reference = student if isinstance(student, bytes) else models.get("fp32")
     scores = []
     for name, data in models.items():
-        classes = [class_map(logits, spec) for logits in runs[name]]
-        dice, typed = mean_dice(classes, labels), mean_dice(_typed_masks(data, inputs, spec), labels)
-        drops = 100.0 * (reference - dice), 100.0 * (reference - typed)
-        passed = max(drops) <= max_drop_points[name]
-        scores.append(
-            VariantScore(
-                variant=name,
-                dice=dice,
-                drop_points=drops[0],
-                typed_drop_points=drops[1],
-                sqnr_db=sqnr_db(wanted, runs[name]),
-                max_abs=max(float(np.abs(a - b).max()) for a, b in zip(wanted, runs[name], strict=True)),
-                flips=float(np.mean([np.mean(a != b) for a, b in zip(masks, classes, strict=True)])),
-                file_bytes=len(data),
-                allowed_points=max_drop_points[name],
-                passed=passed,
-                override="" if passed else reasons.get(name, ""),
-            )
-        )
-    report = VerificationReport(student_dice=reference, n_frames=len(inputs), scores=tuple(scores))
-    _raise_failures(report)
+        typed = held_out.dice(_typed_masks(data, inputs, spec))
+        for runner in runners_of(name, runners, targets or {}):
+            found = _first(run_variant(data, name, inputs, input_spec, output_specs, runner=runner), spec)
+            score = held_out.score(name, runner, data, found, typed, max_drop_points[name])
+            if not score.passed:
+                override, why = reasons.get(name, ""), _divergence(score, reference, data, inputs)
+                score = replace(score, override=override, divergence=why)
+            scores.append(score)
+    report = VerificationReport(
+        student_dice=float(held_out.student.mean()),
+        n_frames=len(inputs),
+        student_interval=ends(bootstrap_mean(held_out.student, groups=groups)),
+        scores=tuple(scores),
+    )
+    if refuse:
+        report.require_passed()
     return report
 
 
-def _typed_masks(data: bytes, inputs: Sequence[Float32], spec: OutputSpec) -> list[npt.NDArray[np.uint8]]:
+class _HeldOut:
+    """The frames, what is true of them and what the student says."""
+
+    def __init__(
+        self,
+        labels: Masks,
+        wanted: list[Float32],
+        spec: OutputSpec,
+        groups: Sequence[Hashable] | None,
+    ) -> None:
+        self.labels, self.wanted, self.spec, self.groups = labels, wanted, spec, groups
+        self.masks = [class_map(logits, spec) for logits in wanted]
+        self.student = frame_dice(self.masks, labels)
+
+    def dice(self, masks: Masks) -> npt.NDArray[np.float64]:
+        return frame_dice(masks, self.labels)
+
+    def score(
+        self,
+        name: str,
+        runner: str,
+        data: bytes,
+        found: list[Float32],
+        typed: npt.NDArray[np.float64],
+        allowed: float,
+    ) -> VariantScore:
+        classes = [class_map(logits, self.spec) for logits in found]
+        each = self.dice(classes)
+        drop = 100.0 * float(self.student.mean() - each.mean())
+        typed_drop = 100.0 * float(self.student.mean() - typed.mean())
+        return VariantScore(
+            variant=name,
+            runner=runner,
+            dice=float(each.mean()),
+            dice_interval=ends(bootstrap_mean(each, groups=self.groups)),
+            drop_points=drop,
+            drop_interval=ends(paired_difference(100.0 * self.student, 100.0 * each, groups=self.groups)),
+            typed_drop_points=typed_drop,
+            sqnr_db=sqnr_db(self.wanted, found),
+            max_abs=max(float(np.abs(a - b).max()) for a, b in zip(self.wanted, found, strict=True)),
+            flips=float(np.mean([np.mean(a != b) for a, b in zip(self.masks, classes, strict=True)])),
+            file_bytes=len(data),
+            allowed_points=allowed,
+            passed=max(drop, typed_drop) <= allowed,
+        )
+
+
+def ends(interval: Interval) -> Ends:
+    """(low, high) of an interval, None where there is none."""
+    return None if math.isnan(interval.low) else (interval.low, interval.high)
+
+
+def _divergence(score: VariantScore, reference: bytes | None, data: bytes, inputs: Sequence[Float32]) -> str:
+    """Where a variant that failed leaves the fp32 file; empty without one."""
+    if reference is None:
+        return ""
+    frames = inputs[:_LOOKED_AT]
+    if score.drop_points <= score.allowed_points:  # it fails in FP16's rounding alone, which the runner does not show
+        typed = simulate_types(onnx.load_model_from_string(data))
+        return explain_divergence(reference, typed, frames)
+    return explain_divergence(reference, data, frames, runners=(DEFAULT_RUNNER, score.runner))
+
+
+def _typed_masks(data: bytes, inputs: Sequence[Float32], spec: OutputSpec) -> Masks:
     simulated = simulate_types(onnx.load_model_from_string(data))
     return [class_map(found[spec.name], spec) for found in run_model(simulated, inputs, optimize=False)]
 
@@ -181,16 +277,3 @@ def sqnr_db(wanted: Sequence[Float32], found: Sequence[Float32]) -> float | None
     signal = sum(float((a.astype(np.float64) ** 2).sum()) for a in wanted)
     noise = sum(float(((a.astype(np.float64) - b) ** 2).sum()) for a, b in zip(wanted, found, strict=True))
     return 10.0 * math.log10(signal / noise) if noise > 0 and signal > 0 else None
-
-
-def _raise_failures(report: VerificationReport) -> None:
-    failed = [score for score in report.scores if not score.passed and not score.override]
-    if failed:
-        shown = "; ".join(
-            f"{s.variant} loses {max(s.drop_points, s.typed_drop_points):.3f} Dice points, allowed {s.allowed_points:g}"
-            for s in failed
-        )
-        raise LoweringError(
-            f"{shown}. Use more or better frames for quantization calibration, another method, exclude sensitive "
-            "convolutions, or override the gate by name with a reason."
-        )

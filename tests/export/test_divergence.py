@@ -79,6 +79,19 @@ def test_a_wrong_activation_scale_is_found_at_its_pair(base, trained):
     assert found.tensor in {name for each in base.graph.node for name in each.output}
 
 
+def test_the_form_for_cpus_is_followed_through_its_pairs(base, trained):
+    cpu_int8 = pytest.importorskip("edge_export.cpu_int8")
+    made = cpu_int8.to_cpu_int8(base, trained.calibration)
+    rows = tensor_noise(base, made, trained.inputs[:2])
+    assert {"Conv_5", "Relu_3", "Concat_0", "mask"} <= {row.tensor for row in rows}
+    assert first_divergence(base, made, trained.inputs[:2]) is None
+    reader = node(made, "Conv_5")
+    weight = next(item for item in made.graph.node if reader.input[1] in item.output)
+    found = first_divergence(base, changed(made, weight.input[1], lambda scale: scale / 3), trained.inputs[:2])
+    assert found is not None
+    assert found.node == "Conv_5"
+
+
 def test_an_fp16_constant_that_is_wrong_is_found(base, trained):
     half = to_fp16(base, trained.calibration)
     found = first_divergence(base, changed(half, node(half, "Conv_3").input[1], lambda a: -a), trained.inputs[:2])

@@ -151,3 +151,25 @@ def test_bad_arguments(made: dict[str, Any], change: dict[str, Any], message: st
     arguments = {"inputs": made["inputs"], "student": made["models"]["fp32"], **made["contract"], **change}
     with pytest.raises(ConfigError, match=message):
         verify_agreement({"fp16": made["models"]["fp16"]}, **arguments)
+
+
+def test_a_failure_says_where_and_how_sure(made: dict[str, Any]) -> None:
+    other = Everything().eval()
+    with torch.no_grad():
+        other.blur.weight.neg_()
+    names = tuple(output.name for output in OUTPUTS)
+    wrong = lower(
+        export_torch(other, SHAPE, output_names=names, input_name="input"),
+        made["inputs"],
+        precisions=("fp16",),
+        rtx=False,
+    )[0]
+    report = verify_agreement(
+        {"fp16": wrong["fp16"]}, inputs=made["inputs"], student=made["models"]["fp32"], **made["contract"], refuse=False
+    )
+    score = report.failed[0]
+    assert "'Conv_0' (Conv)" in score.divergence
+    low, high = score.agreement_interval["mask"] or (0.0, 0.0)
+    assert low <= score.agreement["mask"] <= high
+    with pytest.raises(LoweringError, match="on onnxruntime; it diverges first at node"):
+        report.require_passed()

@@ -125,3 +125,48 @@ def test_dice_by_hand():
     a[1, :2] = 2
     assert mean_dice([a], [b]) == pytest.approx((4 / 6 + 0) / 2)
     assert mean_dice([a, b], [a, b]) == 1.0
+
+
+def test_a_failure_names_the_first_tensor_that_diverges(lowered, held_out):
+    models = {"fp32": lowered[0]["fp32"], "int8": broken(lowered[0]["int8"])}
+    with pytest.raises(LoweringError, match=r"int8 loses .* on onnxruntime.*it diverges first at node 'Conv_10'"):
+        verify_variants(models, **held_out)
+    report = verify_variants(models, **held_out, refuse=False)
+    assert [row.variant for row in report.failed] == ["int8"]
+    assert "'Conv_10'" in report.score("int8").divergence
+    assert report.score("fp32").divergence == ""
+
+
+def test_intervals_hold_the_values_and_follow_the_groups(report, lowered, held_out):
+    row = report.score("int8")
+    assert row.dice_interval[0] < row.dice < row.dice_interval[1]
+    assert row.drop_interval[0] <= row.drop_points <= row.drop_interval[1]
+    assert report.student_interval[0] < report.student_dice < report.student_interval[1]
+    one = verify_variants({"fp32": lowered[0]["fp32"]}, **held_out, groups=["same"] * len(held_out["inputs"]))
+    assert one.student_interval is None
+    assert one.score("fp32").drop_interval is None
+    assert json.dumps(one.to_dict(), allow_nan=False)
+
+
+def test_a_variant_runs_where_its_targets_allow(lowered, held_out):
+    models = {name: lowered[0][name] for name in ("fp32", "int8")}
+    few = {**held_out, "inputs": held_out["inputs"][:3], "labels": held_out["labels"][:3], "refuse": False}
+    found = verify_variants(models, **few, targets={"fp32": ("ort-cpu",), "int8": ("tensorrt",)})
+    assert [(row.variant, row.runner) for row in found.scores] == [("fp32", "onnxruntime"), ("int8", "onnxruntime")]
+    with pytest.raises(ConfigError, match="runner 'abacus' is not known"):
+        verify_variants(models, **few, runners=["abacus"])
+    with pytest.raises(ConfigError, match="name at least one"):
+        verify_variants(models, **few, runners=[])
+
+
+def test_of_several_runners_the_worst_counts(lowered, held_out):
+    from edge_runtime.runners import available_runners
+
+    if available_runners().get("openvino", "absent") is not None:
+        pytest.skip("OpenVINO is not installed, or has no runner")
+    few = {**held_out, "inputs": held_out["inputs"][:10], "labels": held_out["labels"][:10]}
+    models = {"fp32": lowered[0]["fp32"]}
+    found = verify_variants(models, **few, runners=["onnxruntime", "openvino"])
+    assert [row.runner for row in found.scores] == ["onnxruntime", "openvino"]
+    assert found.score("fp32").dice == min(row.dice for row in found.scores)
+    assert found.scores[1].max_abs < 0.1
