@@ -154,7 +154,9 @@ class Cuda:
 
     def abandon_capture(self, stream: Any) -> None:
         """End a capture that failed half way and clear CUDA's last error; what it says is of no more use."""
-        self._api.cudaStreamEndCapture(stream)
+        error, graph = self._api.cudaStreamEndCapture(stream)
+        if int(error) == 0 and graph is not None:
+            self._call("cudaGraphDestroy", graph)
         self._api.cudaGetLastError()
 
     def launch(self, graph: Any, stream: Any) -> None:
