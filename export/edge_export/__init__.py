@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from edge_export._lint import Finding, lint, require_clean, rule_table
     from edge_export._lower import LoweredVariant, LoweringReport, lower
     from edge_export._package import Parity, measure_parity, package, self_test
+    from edge_export._sbom import Origin
     from edge_export._tidy import convert_opset, tidy
     from edge_export.agree import AgreementReport, AgreementScore, verify_agreement
+    from edge_export.divergence import Divergence, first_divergence
     from edge_export.fp16 import islands, to_fp16
     from edge_export.gate import GateError, GateReport, check_model, rtx_gate, run_model
     from edge_export.int8 import to_int8
@@ -27,12 +29,14 @@ __version__ = "0.1.0"
 __all__ = [
     "AgreementReport",
     "AgreementScore",
+    "Divergence",
     "Finding",
     "GateError",
     "GateReport",
     "LoweredVariant",
     "LoweringReport",
     "ModelCard",
+    "Origin",
     "Parity",
     "Ranges",
     "VariantScore",
@@ -43,6 +47,7 @@ __all__ = [
     "convert_opset",
     "count_macs",
     "export_torch",
+    "first_divergence",
     "islands",
     "lint",
     "lower",
@@ -65,12 +70,14 @@ __all__ = [
 _HOMES = {
     "AgreementReport": "agree",
     "AgreementScore": "agree",
+    "Divergence": "divergence",
     "Finding": "_lint",
     "GateError": "gate",
     "GateReport": "gate",
     "LoweredVariant": "_lower",
     "LoweringReport": "_lower",
     "ModelCard": "_card",
+    "Origin": "_sbom",
     "Parity": "_package",
     "Ranges": "ranges",
     "VariantScore": "verify",
@@ -80,6 +87,7 @@ _HOMES = {
     "convert_opset": "_tidy",
     "count_macs": "macs",
     "export_torch": "torch_export",
+    "first_divergence": "divergence",
     "islands": "fp16",
     "lint": "_lint",
     "lower": "_lower",

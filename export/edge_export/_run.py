@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from edge_runtime.bundle.manifest import InputSpec, OutputSpec
 from edge_runtime.errors import ConfigError
-from edge_runtime.runners import available_runners
+from edge_runtime.runners import RUNNER_TARGETS, available_runners
 from edge_runtime.runners.base import Runner
 
-__all__ = ["DEFAULT_RUNNER", "TARGET_OF", "check_runners", "open_runner", "run_variant", "runners_of"]
+__all__ = ["DEFAULT_RUNNER", "check_runners", "open_runner", "run_variant", "runners_of"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -23,7 +23,6 @@ _HOMES = {
     "openvino": ("edge_runtime.runners.openvino", "OpenVinoRunner"),
     "tensorrt": ("edge_runtime.runners.tensorrt", "TensorRtRunner"),
 }
-TARGET_OF = {"onnxruntime": "ort-cpu", "openvino": "openvino", "tensorrt": "tensorrt"}
 
 
 def check_runners(runners: Sequence[str]) -> None:
@@ -46,7 +45,7 @@ def runners_of(variant: str, runners: Sequence[str], targets: Mapping[str, Seque
     """
     if variant not in targets:
         return tuple(runners)
-    return tuple(name for name in runners if TARGET_OF[name] in targets[variant]) or (DEFAULT_RUNNER,)
+    return tuple(name for name in runners if RUNNER_TARGETS[name] in targets[variant]) or (DEFAULT_RUNNER,)
 
 
 def open_runner(

@@ -10,11 +10,19 @@ import pytest
 from onnx import numpy_helper
 
 from edge_export import ModelCard, lower, measure_parity, package, self_test, verify_variants
+from edge_export._ladders import ladders
 from edge_runtime.bundle import Bundle, generate_key, verify_bundle
 from edge_runtime.errors import BundleError, BundleSignatureError, ConfigError, SelfTestError
 from edge_runtime.preprocess.spec import Normalize, PreprocessSpec, Resize, ToGray
 
 CARD = ModelCard(intended_use="Find dark discs.", training_data="Simulated discs.", limits="Discs only.")
+TITLES = [
+    "Lowering",
+    "Bill of materials (CycloneDX 1.6)",
+    "Metadata (MONAI vocabulary)",
+    "Verification",
+    "Bench",
+]
 MOMENT = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 
 
@@ -46,9 +54,13 @@ def test_the_file_holds_what_it_says(parts, tmp_path):
         manifest = bundle.manifest
         assert [v.id for v in manifest.variants] == ["fp32", "fp16", "int8"]
         assert manifest.created == "2026-01-31T12:00:00Z"
-        assert manifest.ladders == {"ort-cpu": ("fp32", "fp16", "int8"), "tensorrt": ("fp16", "int8")}
+        assert manifest.ladders == {
+            "ort-cpu": ("fp32", "fp16", "int8"),
+            "openvino": ("fp32",),
+            "tensorrt": ("fp16", "int8"),
+        }
         assert all(bundle.model(name) == data for name, data in parts["models"].items())
-        assert [title for title, _ in bundle.evidence()] == ["Lowering", "Inventory", "Verification", "Bench"]
+        assert [title for title, _ in bundle.evidence()] == TITLES
         assert "not a medical device" in bundle.card().lower()
         for word in ("Find dark discs.", "Simulated discs.", "Discs only.", "| int8 | 18 |"):
             assert word in bundle.card()
@@ -113,9 +125,11 @@ def test_an_opset19_file_is_no_rung_for_the_cpu(student, trained, parts, tmp_pat
     with Bundle.open(path) as bundle:
         assert bundle.manifest.ladders["tensorrt"] == ("fp16",)
         assert "Not verified against labels." in bundle.card()
-    from edge_export._package import _ladders
-
-    assert _ladders(models) == {"ort-cpu": ("fp32", "fp16"), "tensorrt": ("fp16", "int8")}
+    assert ladders(models, report, None) == {
+        "ort-cpu": ("fp32", "fp16"),
+        "openvino": ("fp32",),
+        "tensorrt": ("fp16", "int8"),
+    }
 
 
 @pytest.mark.parametrize(
