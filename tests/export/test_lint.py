@@ -161,6 +161,26 @@ def resize(build: Callable[..., onnx.ModelProto], **attributes: object) -> onnx.
     return build([node("Resize", ["image", "", "scales"], "mask", **attributes)], scales, output_shape=(1, 4, 16, 16))
 
 
+def aligned(build: Callable[..., onnx.ModelProto], scale: float) -> onnx.ModelProto:
+    attributes = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+    scales = {"scales": np.array([1, 1, scale, 1], np.float32)}
+    shape = (1, 4, int(8 * scale), 8)
+    return build([node("Resize", ["image", "", "scales"], "mask", **attributes)], scales, output_shape=shape)
+
+
+def modulo(build: Callable[..., onnx.ModelProto], fmod: int) -> onnx.ModelProto:
+    return build([node("Mod", ["image", "two"], "mask", fmod=fmod)], {"two": np.float32(2) * np.ones(1, np.float32)})
+
+
+def sliced(build: Callable[..., onnx.ModelProto], end: int) -> onnx.ModelProto:
+    ends = {"start": np.array([0]), "end": np.array([end]), "axes": np.array([1])}
+    nodes = [
+        node("Slice", ["image", "start", "end", "axes"], "part"),
+        node("Concat", ["part", "image"], "mask", axis=1),
+    ]
+    return build(nodes, ends, output_shape=(1, 4 + end, 8, 8))
+
+
 def pool(build: Callable[..., onnx.ModelProto], kind: str = "MaxPool", **attributes: object) -> onnx.ModelProto:
     return build(
         [node(kind, ["image"], "mask", kernel_shape=[3, 3], **attributes)], {}, output_shape=(1, 4, None, None)
@@ -275,6 +295,9 @@ CASES = [
     ("resize-mode", NVIDIA, lambda b: resize(b, mode="cubic"), lambda b: resize(b, mode="linear")),
     ("resize-mode", NVIDIA, lambda b: resize(b, mode="linear", antialias=1), resize),
     ("resize-mode", NVIDIA, lambda b: resize(b, coordinate_transformation_mode="half_pixel_symmetric"), resize),
+    ("resize-align-corners", ALL, lambda b: aligned(b, 0.7), lambda b: aligned(b, 0.5)),
+    ("mod-float", ALL, lambda b: modulo(b, 0), lambda b: modulo(b, 1)),
+    ("empty-tensor", ALL, lambda b: sliced(b, 0), lambda b: sliced(b, 4)),
     ("pool-dilation", NVIDIA, lambda b: pool(b, dilations=[2, 2]), lambda b: pool(b, dilations=[1, 1])),
     ("pool-ceil", ALL, lambda b: pool(b, "AveragePool", ceil_mode=1, strides=[2, 2]), lambda b: pool(b, "AveragePool")),
     ("extra-output", NVIDIA, indices, pool),

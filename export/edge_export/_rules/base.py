@@ -95,6 +95,11 @@ class Context:
         kind = None if self.view is None else self.view.types.get(name)
         return TensorProto.UNDEFINED if kind is None else kind.elem
 
+    def shape(self, name: str) -> tuple[int | None, ...] | None:
+        """The shape of a tensor; None when it is not known."""
+        kind = None if self.view is None else self.view.types.get(name)
+        return None if kind is None else kind.shape
+
     def named(self, name: str) -> str:
         """The name of the node that makes a tensor, or "" (an input or a constant)."""
         maker = self.makers.get(name)

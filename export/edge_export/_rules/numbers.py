@@ -46,6 +46,14 @@ def _open_shapes(context: Context) -> Complaints:
             yield context.named(name), f"tensor {name!r} has the open shape {kind.shape}."
 
 
+def _empty(context: Context) -> Complaints:
+    if context.view is not None:
+        for name, kind in context.view.types.items():
+            regions = context.readers.get(name) and all(node.op_type == "Resize" for node in context.readers[name])
+            if 0 in kind.shape and kind.elem != TensorProto.INT64 and not regions:
+                yield context.named(name) or context.read_by(name), f"tensor {name!r} of shape {kind.shape} is empty."
+
+
 def _computed_shapes(context: Context) -> Complaints:
     for node in context.model.graph.node:
         made = node.op_type != "Constant" and any(context.elem(name) == TensorProto.INT64 for name in node.output)
@@ -110,6 +118,12 @@ RULES: tuple[Rule, ...] = (
         check=_open_shapes,
         reason="fixed shapes build one engine, without profiles",
         fix="export with fixed shapes, batch 1",
+    ),
+    Rule(
+        id="empty-tensor",
+        check=_empty,
+        reason="backends differ on tensors without elements: some refuse, some crash",
+        fix="slice and reduce over at least one element",
     ),
     Rule(
         id="computed-shape",

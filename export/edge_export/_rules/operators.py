@@ -82,6 +82,25 @@ def _text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else repr(value)
 
 
+def _align_corners(context: Context) -> Complaints:
+    for node in context.model.graph.node:
+        if node.op_type == "Resize" and attribute(node, "coordinate_transformation_mode") == b"align_corners":
+            scales, shape = context.values.get(operand(node, 2)), context.shape(operand(node, 0))
+            axes = attribute(node, "axes")
+            if scales is None or scales.dtype.kind != "f" or not scales.size or shape is None or axes is not None:
+                continue
+            pairs = list(zip(shape, scales.astype(float).ravel(), strict=False))
+            if any(size and abs(size * scale - round(size * scale)) > 1e-4 for size, scale in pairs):
+                yield label(node), f"Resize of {shape} by {scales.tolist()} with align_corners ends between two pixels."
+
+
+def _mod_float(context: Context) -> Complaints:
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+    for node in context.model.graph.node:
+        if node.op_type == "Mod" and not attribute(node, "fmod", 0) and context.elem(operand(node, 0)) in kinds:
+            yield label(node), "Mod of floating-point numbers without fmod=1."
+
+
 def _pool_dilation(context: Context) -> Complaints:
     for node in context.model.graph.node:
         if node.op_type not in ("AveragePool", "MaxPool"):
@@ -139,6 +158,18 @@ RULES: tuple[Rule, ...] = (
         reason="NVIDIA documents nearest and linear, five coordinate transforms, stretch; the rest is risky",
         fix="use nearest or bilinear interpolation by a fixed factor",
         targets=NVIDIA,
+    ),
+    Rule(
+        id="resize-align-corners",
+        check=_align_corners,
+        reason="with align_corners and a size that is not whole, ONNX's reference and ONNX Runtime differ",
+        fix="give a scale whose product with the size is whole, or another coordinate transform",
+    ),
+    Rule(
+        id="mod-float",
+        check=_mod_float,
+        reason="before opset 28 it is undefined, and ONNX Runtime fails at the first frame",
+        fix="set fmod=1, or compute x - y * Floor(x / y)",
     ),
     Rule(
         id="pool-dilation",
