@@ -29,12 +29,15 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     `pace` "live" plays a recording at its own rate, or at `fps`, looped for `loop_s` seconds when given, newest frame
     first, with `budget_ms` from each frame's arrival; "lossless" takes every frame as fast as it can be done, and
-    no budget is applied. `trust` holds public key files; `video` switches the overlay of a recording on.
+    no budget is applied. `runner` "auto" measures every runner of the machine; `target` None is the runner's own
+    ladder; `provider` as in `create_runner`. `trust` holds public key files; `video` switches the overlay of a
+    recording on.
     """
 
-    target: Target = "ort-cpu"
+    target: Target | None = None
     variant: str | None = None
-    runner: str = "onnxruntime"
+    runner: Literal["onnxruntime", "openvino", "tensorrt", "auto"] = "onnxruntime"
+    provider: str | None = None
     threads: int = 1
     pace: Literal["live", "lossless"] = "live"
     budget_ms: float = 33.3
@@ -84,6 +87,7 @@ def run_stream(
             target=settings.target,
             variant=settings.variant,
             runner=settings.runner,
+            provider=settings.provider,
             threads=settings.threads,
             trust=settings.trust,
             require_signature=settings.require_signature,

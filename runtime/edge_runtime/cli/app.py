@@ -14,6 +14,8 @@ __all__ = ["app"]
 app = new_app("edge_runtime", "Run `.edge` bundles on ultrasound frames within a latency budget. Not a medical device.")
 
 Edge = Annotated[Path, typer.Argument(metavar="FILE.edge", help="The bundle.")]
+Runner = Annotated[str | None, typer.Option(help="onnxruntime (without), openvino, tensorrt, or auto: measure all.")]
+Provider = Annotated[str | None, typer.Option(help="ONNX Runtime's execution provider, or OpenVINO's device.")]
 Trust = Annotated[list[Path] | None, typer.Option(help="Public key (PEM) to trust; may be repeated.", metavar="KEY")]
 
 
@@ -53,12 +55,14 @@ def verify(
     file: Edge,
     trust: Trust = None,
     run: Annotated[bool, typer.Option(help="Run the golden samples on this machine.")] = True,
+    runner: Runner = None,
+    provider: Provider = None,
     as_json: Json = False,
 ) -> None:
     """Check every byte of a bundle; with --trust, that one of these keys signed it."""
     from edge_runtime.cli.show import check_bundle
 
-    facts = check_bundle(file, trust or [], run=run)
+    facts = check_bundle(file, trust or [], run=run, runner=runner, provider=provider)
     if as_json:
         emit_json(facts)
         return
@@ -68,8 +72,9 @@ def verify(
     typer.echo(f"signed by {signer} ({state})" if facts["signed_by"] else "not signed")
     for test in facts["self_tests"]:
         typer.echo(
-            f"variant {test['variant']}: golden samples reproduced, worst difference {test['worst']:.3g} "
-            f"(allowed {test['allowed']:.3g}), {100 * test['agreement']:.3f} % of the mask pixels equal"
+            f"variant {test['variant']} on {test['runner']}: golden samples reproduced, "
+            f"worst difference {test['worst']:.3g} (allowed {test['allowed']:.3g}), "
+            f"{100 * test['agreement']:.3f} % of the mask pixels equal"
         )
     if not facts["self_tests"]:
         typer.echo("golden samples were not run")
@@ -85,6 +90,9 @@ def run(
     loop_s: Annotated[float | None, typer.Option(help="Repeat the recording for so many seconds.")] = None,
     lossless: Annotated[bool | None, typer.Option(help="Every frame, as fast as it goes, without a budget.")] = None,
     variant: Annotated[str | None, typer.Option(help="Only this variant, no ladder.")] = None,
+    runner: Runner = None,
+    provider: Provider = None,
+    target: Annotated[str | None, typer.Option(help="The ladder to take; the runner's own without.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the backend; 1 without.")] = None,
     trust: Trust = None,
     require_signature: Annotated[bool | None, typer.Option(help="Refuse what no trusted key has signed.")] = None,
@@ -109,6 +117,9 @@ def run(
         "loop_s": loop_s,
         "pace": None if lossless is None else "lossless" if lossless else "live",
         "variant": variant,
+        "runner": runner,
+        "provider": provider,
+        "target": target,
         "threads": threads,
         "trust": [str(key) for key in trust] if trust else None,
         "require_signature": require_signature,

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from edge_runtime.bundle import Bundle
-from edge_runtime.loading import self_test
-from edge_runtime.runners import create_runner
+from edge_runtime.loading import every_pair, runner_ladder, self_test
+from edge_runtime.runners import available_runners, create_runner
 
 __all__ = ["bundle_facts", "bundle_text", "check_bundle"]
 
@@ -63,15 +63,19 @@ def _step(step: dict[str, Any]) -> str:
     return f"{step['step']}({rest})" if rest else str(step["step"])
 
 
-def check_bundle(path: Path, trust: Sequence[Path], *, run: bool) -> dict[str, Any]:
-    """Check every member by its hash and its role; with `run`, every variant on the golden samples.
+def check_bundle(
+    path: Path, trust: Sequence[Path], *, run: bool, runner: str | None = None, provider: str | None = None
+) -> dict[str, Any]:
+    """Check every member by its hash and its role; with `run`, the variants on the golden samples.
 
-    With `trust` the file must be signed by one of these keys. Raises `BundleError` and its kin.
+    Without `runner` every variant runs on ONNX Runtime; with one, the variants of its ladder on it; with "auto", on
+    every runner of this machine those of its ladder. With `trust` the file must be signed by one of these keys. Raises
+    `BundleError` and its kin, and `ConfigError` for a runner or ladder that there is not.
     """
     with Bundle.open(path, trust=list(trust), require_signature=bool(trust)) as bundle:
         bundle.verify_contents()
-        variants = bundle.manifest.variants if run else ()
-        tests = [self_test(bundle, create_runner(bundle, variant.id)) for variant in variants]
+        pairs = _to_test(bundle, runner) if run else []
+        tests = [self_test(bundle, create_runner(bundle, name, runner=on, provider=provider)) for on, name in pairs]
         signature = bundle.signature
         return {
             "schema": "edge-runtime.verify/1",
@@ -81,3 +85,13 @@ def check_bundle(path: Path, trust: Sequence[Path], *, run: bool) -> dict[str, A
             "trusted": signature is not None and signature.trusted,
             "self_tests": msgspec.to_builtins(tests),
         }
+
+
+def _to_test(bundle: Bundle, runner: str | None) -> list[tuple[str, str]]:
+    """Pairs of runner and variant."""
+    if runner is None:
+        return [("onnxruntime", variant.id) for variant in bundle.manifest.variants]
+    if runner != "auto":
+        return runner_ladder(bundle, runner)
+    reasons = available_runners()
+    return [(on, name) for on, name in every_pair(bundle) if reasons[on] is None]

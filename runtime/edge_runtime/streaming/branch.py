@@ -11,21 +11,48 @@ from edge_runtime.runners.base import Runner
 from edge_runtime.streaming.contracts import Postprocess, Preprocess
 from edge_runtime.streaming.policy import LadderPolicy, Policy
 
-__all__ = ["Branch", "Rung"]
+__all__ = ["Branch", "Rung", "RungReport"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rung:
-    """One variant on one runner, and how its outputs are read."""
+    """One variant on one runner, and how its outputs are read.
+
+    Rungs of equal `rank` (0 is the most accurate) are alternatives: warm-up tries the cheapest of them first. None
+    stands for the position in the branch.
+    """
 
     runner: Runner
     postprocess: Postprocess
+    rank: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Variant and runner, for reports."""
+        return f"{self.runner.variant} on {self.runner.name}"
 
     @property
     def probability_shape(self) -> tuple[int, int]:
         """(h, w) of the first image-shaped output; (0, 0) when there is none."""
         shapes = (output.shape for output in self.runner.outputs if len(output.shape) == 4)
         return next(((shape[2], shape[3]) for shape in shapes), (0, 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungReport:
+    """What was found about one declared rung; `median_ns` is inference plus postprocessing, None unmeasured."""
+
+    variant: str
+    runner: str
+    median_ns: int | None
+    runs: int
+    kept: bool
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """Variant and runner, for reports."""
+        return f"{self.variant} on {self.runner}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,7 +62,8 @@ class Branch:
     `rungs` go from the first choice down; warm-up removes those that are not cheaper. `cadence` n runs on every n-th
     frame. `budget_ms` counts from the frame's arrival; None sets no deadline. `refine` is an optional stage that may
     change the result in place before it is published; it is the first thing to be left out, and a result without it
-    is `degraded`. `policy` makes a fresh policy for every stream. All rungs take the same input.
+    is `degraded`. `policy` makes a fresh policy for every stream. All rungs take the same input. `left_out` tells of
+    rungs that could not be used before warm-up, for the report.
     """
 
     preprocess: Preprocess
@@ -46,6 +74,7 @@ class Branch:
     policy: Callable[[], Policy] = LadderPolicy
     bundle_sha256: str = ""
     preprocess_sha256: str = ""
+    left_out: tuple[RungReport, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.rungs:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edge_runtime.streaming.branch import RungReport
 from edge_runtime.streaming.deadline import DecisionRecord
 from edge_runtime.streaming.lane import Lane
 from edge_runtime.streaming.ledger import LedgerSnapshot
 from edge_runtime.streaming.run import StreamRun
 from edge_runtime.streaming.step import BranchStep
 from edge_runtime.streaming.table import LatencySummary, latency_table, ledger_line
-from edge_runtime.streaming.warmup import RungReport
 
 __all__ = ["SCHEMA", "BranchReport", "SinkReport", "StreamReport", "build_report"]
 
@@ -108,7 +108,7 @@ def _branch_lines(name: str, branch: BranchReport) -> list[str]:
     for rung in branch.ladder:
         cost = "not measured" if rung.median_ns is None else f"{rung.median_ns / 1e6:.2f} ms"
         left_out = "" if rung.kept else f", left out: {rung.note}"
-        lines.append(f"  rung {rung.variant} on {rung.runner}: {cost}{left_out}")
+        lines.append(f"  rung {rung.name}: {cost}{left_out}")
     lines += [f"  decision {what}: {count}" for what, count in sorted(branch.decisions.items())]
     lines += [f"  results of {variant}: {count}" for variant, count in branch.variants.items()]
     return lines + latency_table("ms from arrival", branch.latency)
@@ -162,7 +162,7 @@ def _sink(lane: Lane) -> SinkReport:
 def _branch_warnings(branches: Mapping[str, BranchReport]) -> list[str]:
     found = []
     for name, branch in branches.items():
-        found += [f"branch {name}: {rung.variant} is no rung: {rung.note}" for rung in branch.ladder if not rung.kept]
+        found += [f"branch {name}: {rung.name} is no rung: {rung.note}" for rung in branch.ladder if not rung.kept]
         for reason, n in branch.ledger.failed.items():
             found.append(f"branch {name}: {n} frames failed ({reason}); the first: {branch.errors.get(reason, reason)}")
         if branch.budget_ms is not None and not branch.budget_applied:

@@ -8,23 +8,11 @@ import numpy as np
 
 from edge_runtime.clock import Clock
 from edge_runtime.frame import Frame
-from edge_runtime.streaming.branch import Branch, Rung
+from edge_runtime.streaming.branch import Branch, Rung, RungReport
 
-__all__ = ["Ladder", "RungReport", "synthetic_frame", "warm_up"]
+__all__ = ["Ladder", "synthetic_frame", "warm_up"]
 
 _MARGIN = 0.95  # a rung must cost at most this share of the one above, or noise would decide
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RungReport:
-    """What warm-up found about one declared rung; `median_ns` is inference plus postprocessing, None unmeasured."""
-
-    variant: str
-    runner: str
-    median_ns: int | None
-    runs: int
-    kept: bool
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,33 +33,37 @@ def synthetic_frame(clock: Clock, shape: tuple[int, int] = (480, 640)) -> Frame:
 def warm_up(branch: Branch, frame: Frame, *, runs: int, clock: Clock) -> Ladder:
     """Run every rung `runs` times on `frame` after one call that is not counted, and keep those worth keeping.
 
-    The declared order is the order of preference: the first rung always stays, each further one only when its median
-    is at least 5 % below that of the last one kept. So the ladder is ordered by latency as well. With `runs` 0
-    nothing is measured and all stay. Runners must be active. Raises what preprocessing, runner or postprocessing
-    raise.
+    The declared order is the order of preference; rungs of equal rank are tried from the cheapest on. The first rung
+    always stays, each further one only when its median is at least 5 % below that of the last one kept. So the ladder
+    is ordered by latency as well. With `runs` 0 nothing is measured and all stay. Runners must be active. Raises what
+    preprocessing, runner or postprocessing raise.
     """
     if runs == 0:
-        reports = tuple(_report(rung, None, 0, True, "not measured") for rung in branch.rungs)
-        return Ladder(rungs=branch.rungs, reports=reports)
+        reports = tuple(_report(rung, None, 0, "not measured", kept=True) for rung in branch.rungs)
+        return Ladder(rungs=branch.rungs, reports=(*reports, *branch.left_out))
+    measured = []
+    for place, rung in enumerate(branch.rungs):
+        samples = [_measure(branch, rung, frame, clock) for _ in range(runs + 1)][1:]
+        median = int(np.median([infer + post for _, infer, post in samples]))
+        measured.append((place if rung.rank is None else rung.rank, median, rung, samples))
+    branch.preprocess.reset()
     kept: list[Rung] = []
     found: list[RungReport] = []
     costs: list[tuple[str, int, int]] = []
-    bound: int | None = None
-    for rung in branch.rungs:
-        samples = [_measure(branch, rung, frame, clock) for _ in range(runs + 1)][1:]
-        median = int(np.median([infer + post for _, infer, post in samples]))
-        keep = bound is None or median <= _MARGIN * bound
-        note = "" if keep else f"{median / 1e6:.2f} ms is not cheaper than the rung above ({(bound or 0) / 1e6:.2f} ms)"
-        found.append(_report(rung, median, runs, keep, note))
-        if keep:
-            bound = median
-            costs += [cost for sample in samples for cost in _costs(sample, len(kept))]
-            kept.append(rung)
-    branch.preprocess.reset()
-    return Ladder(rungs=tuple(kept), reports=tuple(found), costs=tuple(costs))
+    above = None
+    for _, median, rung, samples in sorted(measured, key=lambda item: item[:2]):
+        if above is not None and median > _MARGIN * above:
+            over = f"the rung above, {kept[-1].name} ({above / 1e6:.2f} ms)"
+            found.append(_report(rung, median, runs, f"{median / 1e6:.2f} ms is not cheaper than {over}", kept=False))
+            continue
+        above = median
+        costs += [cost for sample in samples for cost in _costs(sample, len(kept))]
+        kept.append(rung)
+        found.append(_report(rung, median, runs, "", kept=True))
+    return Ladder(rungs=tuple(kept), reports=(*found, *branch.left_out), costs=tuple(costs))
 
 
-def _report(rung: Rung, median_ns: int | None, runs: int, kept: bool, note: str) -> RungReport:
+def _report(rung: Rung, median_ns: int | None, runs: int, note: str, *, kept: bool) -> RungReport:
     runner = rung.runner
     return RungReport(variant=runner.variant, runner=runner.name, median_ns=median_ns, runs=runs, kept=kept, note=note)
 

@@ -71,7 +71,7 @@ def test_run_prints_one_json_object_and_the_settings_on_stderr(call, edge, frame
     assert report["balances"] is True
     ledger = report["branches"]["segmentation"]["ledger"]
     assert (ledger["arrived"], ledger["fresh"]) == (8, 8)
-    assert found.stderr.startswith("settings: target=ort-cpu,")
+    assert found.stderr.startswith("settings: target=None, variant=None, runner=onnxruntime,")
     assert "pace=lossless" in found.stderr
     text = call("run", edge, frames, "--lossless").stdout
     assert "8 arrived = 8 fresh" in text

@@ -220,8 +220,8 @@ def test_warm_up_keeps_only_cheaper_rungs(make_branch: MakeBranch, frames: MakeF
     report = pipeline.run(frames(3))
     ladder = report.branches["seg"].ladder
     assert [(rung.variant, rung.kept) for rung in ladder] == [("fp32", True), ("int8", False), ("small", True)]
-    assert "not cheaper" in ladder[1].note
-    assert any("int8 is no rung" in warning for warning in report.warnings)
+    assert "not cheaper than the rung above, fp32 on fake" in ladder[1].note
+    assert any("int8 on fake is no rung" in warning for warning in report.warnings)
 
 
 def test_the_report_is_json_and_shows_what_was_set(make_branch: MakeBranch, frames: MakeFrames) -> None:
