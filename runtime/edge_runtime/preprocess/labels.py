@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.frame import Frame, FrameGeometry
+from edge_runtime.preprocess._order import Size
 from edge_runtime.preprocess.preprocessor import Preprocessor
-from edge_runtime.preprocess.spec import Letterbox, Normalize, PreprocessSpec, Stack
+from edge_runtime.preprocess.spec import CropToScanArea, Letterbox, Normalize, PreprocessSpec, ToGray
 
 __all__ = ["LabelPreprocessor"]
 
@@ -19,8 +20,8 @@ __all__ = ["LabelPreprocessor"]
 class LabelPreprocessor:
     """`prepare(mask, geometry)`: (H, W) uint8 labels to (h, w) uint8 by the largest share of each network pixel.
 
-    The mask takes the frame's way (crop, letterbox, resize), one class at a time, so truth and input stay aligned to
-    a fraction of a pixel; letterbox borders are background. Labels are 0 (background) to `classes`.
+    The mask takes the frame's way (crop, letterbox, resize, polar), one class at a time, so truth and input stay
+    aligned to a fraction of a pixel; letterbox borders are background. Labels are 0 (background) to `classes`.
     """
 
     def __init__(self, spec: PreprocessSpec, classes: int) -> None:
@@ -47,6 +48,7 @@ class LabelPreprocessor:
 
 
 def _label_spec(spec: PreprocessSpec) -> PreprocessSpec:
-    kept: list[Any] = [step for step in spec.steps if not isinstance(step, (Normalize, Stack))]
+    """The steps that move pixels; filters, masks and values are the image's alone."""
+    kept: list[Any] = [step for step in spec.steps if isinstance(step, (CropToScanArea, ToGray, Size))]
     steps = [msgspec.structs.replace(step, fill=0) if isinstance(step, Letterbox) else step for step in kept]
     return PreprocessSpec(steps=(*steps, Normalize()))
