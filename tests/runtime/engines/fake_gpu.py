@@ -1,5 +1,7 @@
-"""A pretend CUDA and a pretend TensorRT, so that paths that need a GPU run without one. It proves our own bookkeeping
-(order of calls, who frees what, which error is told), never NVIDIA's behaviour; tests that use it say `fake` in their name.
+"""A pretend CUDA and a pretend TensorRT, so that paths that need a GPU run without one.
+
+They prove our own bookkeeping (order of calls, who frees what, which error is told), never NVIDIA's behaviour; tests
+that use them say `fake` in their name.
 
 "Device" memory is host memory, a stream does its work at once, a captured graph is a list of calls. An engine is the
 ONNX file itself, run by ONNX Runtime.
@@ -21,7 +23,7 @@ OK, OUT_OF_MEMORY, INSUFFICIENT_DRIVER, NOT_READY = 0, 2, 35, 600
 
 
 class FakeCuda(ModuleType):
-    """`cuda.bindings.runtime`: what is allocated is in `live`; `fail` names a call (or a call and its count) to fail."""
+    """`cuda.bindings.runtime`: what is allocated is in `live`; `fail` names a call that fails, or `fail_at` one."""
 
     cudaHostAllocDefault, cudaHostAllocMapped, cudaStreamNonBlocking = 0, 2, 1
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
@@ -168,6 +170,12 @@ class FakeTensorRt(ModuleType):
         self.TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
         self.LayerInformationFormat = SimpleNamespace(JSON="json")
 
+    def session(self, model: bytes) -> Any:
+        """ONNX Runtime on one thread."""
+        options = self.onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        return self.onnxruntime.InferenceSession(model, options)
+
     def Builder(self, logger: Any) -> Any:
         return _Builder(self, logger)
 
@@ -190,7 +198,7 @@ class _Parser:
 
     def parse(self, model: bytes) -> bool:
         try:
-            session = self.trt.onnxruntime.InferenceSession(model)
+            session = self.trt.session(model)
         except Exception:
             self.num_errors = 1
             return False
@@ -265,7 +273,7 @@ class _Config:
 class _Engine:
     def __init__(self, trt: FakeTensorRt, plan: bytes) -> None:
         self._trt = trt
-        self._session = trt.onnxruntime.InferenceSession(plan)
+        self._session = trt.session(plan)
         self._tensors = [(item, "input") for item in self._session.get_inputs()]
         self._tensors += [(item, "output") for item in self._session.get_outputs()]
         self.num_io_tensors = len(self._tensors)
