@@ -133,3 +133,36 @@ def run(
     else:
         typer.echo(report.to_text(), nl=False)
     judge(report, max_miss_pct)
+
+
+@app.command()
+@guarded
+def build(
+    file: Edge,
+    variant: Annotated[list[str] | None, typer.Option(help="Only this variant; may be repeated.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="Only variants of this precision.")] = None,
+    dla: Annotated[int | None, typer.Option(help="Build for this DLA core, the GPU behind it.")] = None,
+    workspace_mb: Annotated[int, typer.Option(help="Memory that a kernel may use, MiB.")] = 1024,
+    optimization_level: Annotated[int, typer.Option(help="0 builds fast, 5 searches long.")] = 3,
+    ahead_for: Annotated[
+        list[str] | None, typer.Option(help="Build for this GPU (SM86), not the one here; TensorRT-RTX alone.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(metavar="DIR", help="Where engines are kept.")] = None,
+    trust: Trust = None,
+    as_json: Json = False,
+) -> None:
+    """Build the TensorRT engines of a bundle on this device, and prove their precision."""
+    from edge_runtime.cli.build import build_engines, echo_error, to_text
+    from edge_runtime.engines import BuildSettings, EngineCache
+
+    settings = BuildSettings(
+        workspace_mb=workspace_mb, optimization_level=optimization_level, dla=dla, capabilities=tuple(ahead_for or ())
+    )
+    facts = build_engines(
+        file, variants=variant or (), precisions=precision or (), settings=settings, cache=EngineCache(cache),
+        trust=trust or (), told=echo_error,
+    )  # fmt: skip
+    if as_json:
+        emit_json(facts)
+    else:
+        typer.echo(to_text(facts), nl=False)

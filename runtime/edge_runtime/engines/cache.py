@@ -182,10 +182,11 @@ def _read(path: Path, digest: bytes) -> bytes | None:
         return None
     except OSError as error:
         raise RunnerError(f"{path} is not a plain file that can be read ({error.strerror}); remove it") from error
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        os.close(handle)
+        raise RunnerError(f"{path} is not a plain file of this user; remove it")
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-            raise RunnerError(f"{path} is not a plain file of this user; remove it")
         header, data = file.read(HEADER.size), file.read()
     if len(header) < HEADER.size:
         raise RunnerError(f"{path} has {len(header)} bytes, less than its header; remove it")
