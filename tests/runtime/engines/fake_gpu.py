@@ -38,7 +38,7 @@ class FakeCuda(ModuleType):
         self.busy = False
         self.devices = 1
         self.integrated = False
-        self.capturing: list[Callable[[], None]] | None = None
+        self.capturing: dict[int, list[Callable[[], None]]] = {}  # by stream
 
     def _enter(self, name: str) -> int:
         self.calls.append(name)
@@ -49,11 +49,11 @@ class FakeCuda(ModuleType):
         self.live[address] = item
         return address
 
-    def _do(self, work: Callable[[], None]) -> None:
-        if self.capturing is None:
-            work()
+    def _do(self, stream: int, work: Callable[[], None]) -> None:
+        if stream in self.capturing:
+            self.capturing[stream].append(work)
         else:
-            self.capturing.append(work)
+            work()
 
     def cudaGetErrorName(self, error: int) -> tuple[int, bytes]:
         names = {OUT_OF_MEMORY: b"cudaErrorMemoryAllocation", INSUFFICIENT_DRIVER: b"cudaErrorInsufficientDriver"}
@@ -108,7 +108,7 @@ class FakeCuda(ModuleType):
     def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: int, stream: int) -> tuple[int]:
         error = self._enter("cudaMemcpyAsync")
         if not error:
-            self._do(lambda: ctypes.memmove(to, source, size))
+            self._do(stream, lambda: ctypes.memmove(to, source, size))
         return (error,)
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[int]:
@@ -119,11 +119,12 @@ class FakeCuda(ModuleType):
 
     def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[int]:
         error = self._enter("cudaStreamBeginCapture")
-        self.capturing = None if error else []
+        if not error:
+            self.capturing[stream] = []
         return (error,)
 
     def cudaStreamEndCapture(self, stream: int) -> tuple[int, int]:
-        work, self.capturing = self.capturing, None
+        work = self.capturing.pop(stream, None)
         error = self._enter("cudaStreamEndCapture")
         return error, None if error or work is None else self._hold(work)
 
@@ -318,7 +319,7 @@ class _Context:
     def execute_async_v3(self, stream: int) -> bool:
         if self._trt.run_fails:
             return False
-        self._trt.cuda._do(self._run)
+        self._trt.cuda._do(stream, self._run)
         return True
 
     def _run(self) -> None:
