@@ -10,7 +10,7 @@ from onnx import NodeProto
 from edge_export._graph import GraphView, attribute
 from edge_runtime.errors import LoweringError
 
-__all__ = ["count_macs"]
+__all__ = ["count_macs", "node_macs"]
 
 
 def count_macs(model: onnx.ModelProto) -> int:
@@ -22,10 +22,11 @@ def count_macs(model: onnx.ModelProto) -> int:
     shape that is needed is not fixed.
     """
     view = GraphView(model)
-    return sum(_node_macs(view, node) for node in view.nodes)
+    return sum(node_macs(view, node) for node in view.nodes)
 
 
-def _node_macs(view: GraphView, node: NodeProto) -> int:
+def node_macs(view: GraphView, node: NodeProto) -> int:
+    """Multiply-adds of one node by the rules of `count_macs`; 0 for an operator that is not counted."""
     if node.op_type == "Conv":
         weight = _shape(view, node, node.input[1])
         return math.prod(_shape(view, node, node.output[0])) * math.prod(weight[1:])
