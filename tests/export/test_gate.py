@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 
-import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from benchmarks.lowering.gate import judge, ort_default
 from edge_export import check_model, rtx_gate, run_model, to_fp16, to_int8
 from edge_export import gate as gate_module
 from edge_runtime.errors import LoweringError
@@ -32,6 +32,22 @@ def test_rtx_builds_every_int8_form(student, trained, form, weights_as):
 
 
 @needs_rtx
+@pytest.mark.parametrize(
+    ("family", "variant"),
+    [
+        ("classifier", "fp32"),
+        ("classifier", "int8 (opset 19 form)"),
+        ("detector", "fp16"),
+        ("detector", "int8 (opset 17 form)"),
+    ],
+)
+def test_rtx_builds_other_families(family, variant):
+    report = judge(family, variant)  # the row trt_gate builds all variants of all families
+    assert (report.status, report.reason) == ("accepted", "")
+    assert report.compute_capabilities == ("SM86", "SM89")
+
+
+@needs_rtx
 def test_rtx_builds_fp16_with_conv_transpose(student_transposed):
     report = rtx_gate(to_fp16(student_transposed).SerializeToString(), ("SM86",))
     assert report.status == "accepted"
@@ -40,23 +56,12 @@ def test_rtx_builds_fp16_with_conv_transpose(student_transposed):
 
 
 @needs_rtx
-def test_rtx_refuses_onnxruntimes_default_quantization_by_node(student, trained, tmp_path):
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.samples = iter(trained.calibration[:2])
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            sample = next(self.samples, None)
-            return None if sample is None else {"image": sample}
-
-    onnx.save(student, tmp_path / "fp32.onnx")
-    quantize_static(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", Reader(), quant_format=QuantFormat.QDQ)
-    report = rtx_gate((tmp_path / "int8.onnx").read_bytes())
+def test_rtx_refuses_onnxruntimes_default_quantization_by_node(student, trained):
+    bad = ort_default(student, trained.calibration[:2])
+    report = rtx_gate(bad)
     assert report.status == "refused"
     assert report.errors
-    assert report.errors[0].node
+    assert report.errors[0].node in {node.name for node in onnx.load_model_from_string(bad).graph.node}
     assert "Quantize" in report.errors[0].operator or "Dequantize" in report.errors[0].operator
 
 
