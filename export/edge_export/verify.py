@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from edge_export._graph import GraphView
 from edge_export._masks import class_map, frame_dice
 from edge_export._run import DEFAULT_RUNNER, check_runners, run_variant, runners_of
 from edge_export._simulate import simulate_types
@@ -55,8 +56,9 @@ class VariantScore:
     10 log10(sum student^2 / sum (student - variant)^2) over all logits, None when equal; `max_abs` the largest
     difference of a logit; `flips` the share of pixels whose class differs from the student's.
     `typed_drop_points` is the drop with every FP16 tensor rounded to FP16, which CPU backends do not do
-    (`simulate_types`). `allowed_points` is the gate on the larger of both drops; `override` the reason given for
-    letting a failure pass; `divergence` says of a failure where the variant leaves the fp32 file.
+    (`simulate_types`); that of the runner where the file holds none. `allowed_points` is the gate on the larger of both
+    drops; `override` the reason given for letting a failure pass; `divergence` says of a failure where the variant
+    leaves the fp32 file.
     """
 
     variant: str
@@ -150,7 +152,7 @@ def verify_variants(
     reference = student if isinstance(student, bytes) else models.get("fp32")
     scores = []
     for name, data in models.items():
-        typed = held_out.dice(_typed_masks(data, inputs, spec))
+        typed = _typed_dice(data, inputs, held_out)
         for runner in runners_of(name, runners, targets or {}):
             found = _first(run_variant(data, name, inputs, input_spec, output_specs, runner=runner), spec)
             score = held_out.score(name, runner, data, found, typed, max_drop_points[name])
@@ -192,13 +194,13 @@ class _HeldOut:
         runner: str,
         data: bytes,
         found: list[Float32],
-        typed: npt.NDArray[np.float64],
+        typed: float | None,
         allowed: float,
     ) -> VariantScore:
         classes = [class_map(logits, self.spec) for logits in found]
         each = self.dice(classes)
         drop = 100.0 * float(self.student.mean() - each.mean())
-        typed_drop = 100.0 * float(self.student.mean() - typed.mean())
+        typed_drop = drop if typed is None else 100.0 * (float(self.student.mean()) - typed)
         return VariantScore(
             variant=name,
             runner=runner,
@@ -232,9 +234,13 @@ def _divergence(score: VariantScore, reference: bytes | None, data: bytes, input
     return explain_divergence(reference, data, frames, runners=(DEFAULT_RUNNER, score.runner))
 
 
-def _typed_masks(data: bytes, inputs: Sequence[Float32], spec: OutputSpec) -> Masks:
-    simulated = simulate_types(onnx.load_model_from_string(data))
-    return [class_map(found[spec.name], spec) for found in run_model(simulated, inputs, optimize=False)]
+def _typed_dice(data: bytes, inputs: Sequence[Float32], held_out: _HeldOut) -> float | None:
+    """Dice with FP16 tensors rounded to FP16; None for a file without any."""
+    model, spec = onnx.load_model_from_string(data), held_out.spec
+    if all(item.elem != onnx.TensorProto.FLOAT16 for item in GraphView(model).types.values()):
+        return None
+    outputs = run_model(simulate_types(model), inputs, optimize=False)
+    return float(held_out.dice([class_map(found[spec.name], spec) for found in outputs]).mean())
 
 
 def _first(outputs: list[dict[str, Float32]], spec: OutputSpec) -> list[Float32]:

@@ -12,14 +12,9 @@ import pytest
 
 from edge_export._labelled import labelled_pairs
 from edge_export._tensors import network_tensors, speckle_frames
-from edge_export.package_spec import (
-    NOT_VERIFIED,
-    GoldenSection,
-    LoweringSection,
-    PackageSpec,
-    lint_file,
-    package_from_spec,
-)
+from edge_export.agree import MIN_AGREEMENT, MIN_SQNR_DB
+from edge_export.commands import NOT_VERIFIED, lint_file, package_from_spec
+from edge_export.package_spec import GoldenSection, LoweringSection, PackageSpec, VerificationSection
 from edge_export.verify import MAX_DROP_POINTS
 from edge_runtime.bundle import Bundle, generate_key, verify_bundle
 from edge_runtime.errors import BundleError, ConfigError, EdgeError, LoweringError, SourceError
@@ -148,7 +143,7 @@ def test_signed_with_a_key(write, tmp_path):
         ({"name": None}, ConfigError, "missing required field `name`"),
         ({"name": ""}, BundleError, "not empty"),
         ({"threshold": 1.0}, ConfigError, "threshold is 1.0"),
-        ({"classes": ["a", "b"]}, ConfigError, r"classes names 2 channels"),
+        ({"classes": ["a", "b"]}, ConfigError, r"names 2 classes for 1 channels"),
         ({"classes": "disc"}, ConfigError, "Expected `array`"),
         ({"golden": {"count": 9}}, ConfigError, "golden: count 9"),
         (FEW, ConfigError, "8 samples from 3 frames"),
@@ -252,10 +247,15 @@ def test_the_example_file_shows_every_key_at_its_default():
     text = (Path(__file__).parents[2] / "examples" / "recipes" / "package.yaml").read_text()
     given = parse_yaml(text, "package.yaml")
     spec = to_struct(given, PackageSpec, "package.yaml")
-    assert set(given) == set(PackageSpec.__struct_fields__)
+    assert set(given) == set(PackageSpec.__struct_fields__) - {"classes", "threshold"}  # the short form of `outputs`
     for name in ("frames", "golden", "lowering", "verification"):
         section = getattr(spec, name)
-        assert set(given[name]) == set(section.__struct_fields__), name
+        left_out = {"frames"} if name == "verification" else set()  # images and masks are given
+        assert set(given[name]) == set(section.__struct_fields__) - left_out, name
+    assert set(given["outputs"][0]) == set(spec.outputs[0].__struct_fields__)
     assert spec.golden == GoldenSection()
     assert spec.lowering == LoweringSection()
     assert spec.verification.max_drop_points == MAX_DROP_POINTS
+    assert spec.verification.min_agreement == MIN_AGREEMENT
+    assert spec.verification.min_sqnr_db == MIN_SQNR_DB
+    assert spec.verification.runners == VerificationSection(images="a", masks="b").runners
