@@ -100,7 +100,7 @@ def lower(
     exclude: Iterable[str] = (),
     exclude_first: bool = True,
     exclude_head: bool = True,
-    reduce_range: bool = True,
+    reduce_range: bool = False,
     targets: Sequence[LintTarget] = DEFAULT_TARGETS,
     rtx: bool = True,
     require_rtx: bool = False,

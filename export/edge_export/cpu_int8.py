@@ -60,7 +60,7 @@ def to_cpu_int8(
     ranges: Ranges | None = None,
     method: Method = "minmax",
     percentile: float = 99.99,
-    reduce_range: bool = True,
+    reduce_range: bool = False,
     exclude: Iterable[str] = (),
     exclude_head: bool = True,
 ) -> onnx.ModelProto:
@@ -68,16 +68,17 @@ def to_cpu_int8(
 
     Quantized: Conv (grouped ones too), Gemm and MatMul with constant weights, int8 per output channel; and behind them
     Add, Mul, pooling, LeakyRelu, Sigmoid, Concat, nearest Resize and operators that move values. Activations are uint8
-    per tensor with the zero point that the signed range asks for (`Ranges.interval`), one pair for all sides of a
-    Concat, MaxPool or Resize. Biases are int32 in steps of input times weight. ConvTranspose stays in float32: ONNX
-    Runtime has no integer kernel for it. Nodes named in `exclude` stay in float32, and with `exclude_head` those that
-    make a graph output: their steps would be steps of the logits.
+    per tensor with the zero point that the signed range asks for (`Ranges.interval`), one pair for both sides of a
+    MaxPool or Resize and, where all of its inputs start at 0, of a Concat. Biases are int32 in steps of input times
+    weight. ConvTranspose stays in float32: ONNX Runtime has no integer kernel for it. Nodes named in `exclude` stay in
+    float32, and with `exclude_head` those that make a graph output: their steps would be steps of the logits.
 
-    `reduce_range` keeps weights within +-64. A processor without VNNI adds pairs of products in 16 bits, where
-    2 x 255 x 127 does not fit and saturates without a word: with +-64 the largest sum is 32640, so that every x86
-    processor computes the same numbers. It costs one bit of the weights; switch it off for a fleet that is known to
-    have VNNI. Ranges come from `ranges` or `calibration_inputs` as in `to_int8`. Raises `ConfigError` and
-    `LoweringError` (nothing to quantize).
+    A processor without VNNI adds pairs of products in 16 bits, where 2 x 255 x 127 does not fit and saturates without
+    a word. `reduce_range` keeps weights within +-64, whose largest pair is 32640, at the price of one bit of every
+    weight on every machine. It is off by default: such pairs are rare in trained networks, so the lost bit costs more
+    Dice than saturation does (`docs/lowering.md` has the figures), and a bundle's self-test on the device refuses a
+    variant that this breaks. Switch it on for a fleet without VNNI whose self-test complains. Ranges come from `ranges`
+    or `calibration_inputs` as in `to_int8`. Raises `ConfigError` and `LoweringError` (nothing to quantize).
     """
     if ranges is None:
         if calibration_inputs is None:
@@ -96,7 +97,8 @@ def _plan(view: GraphView, ranges: Ranges, exclude: frozenset[str], exclude_head
         raise ConfigError(f"exclude names {unknown}, which the model does not have")
 
     def allowed(node: NodeProto) -> bool:
-        return node.name not in exclude and not (exclude_head and makes_output(view, node))
+        ends = exclude_head and makes_output(view, node)
+        return not ends and node.name not in exclude and len(node.output) == 1 and view.is_float(node.output[0])
 
     axes = {node.name: weight_axis(view, node, grouped=True) for node in view.nodes if allowed(node)}
     weights = {name: axis for name, axis in axes.items() if axis is not None}
@@ -128,16 +130,31 @@ def _clamp_behind(view: GraphView, node: NodeProto) -> NodeProto | None:
 
 
 def _steps(view: GraphView, ranges: Ranges, integer: set[str]) -> dict[str, _Steps]:
-    """Steps of every tensor with ranges, one pair for each group that must share it."""
-    group = shared_groups(view, ranges.clip, lambda node: node.name in integer)
-    ends: dict[str, tuple[float, float]] = {}
+    """Steps of every tensor with ranges, one pair for each group that must share it.
+
+    A Concat shares only where all of its inputs start at 0, which makes it a copy. Elsewhere the zero point of one
+    input would reach the others, and the Relu of a tensor that does not start at 0 is not swallowed by its Q.
+    """
+    ends = {name: _ends(view, ranges, name) for name in ranges.clip}
+
+    def shares(node: NodeProto) -> bool:
+        starts = {ends[name][0] for name in node.input if name in ends}
+        return node.name in integer and (node.op_type != "Concat" or starts == {0.0})
+
+    group = shared_groups(view, ends, shares)
+    joined: dict[str, tuple[float, float]] = {}
     for name, key in group.items():
-        low, high = ranges.interval(name)
-        if name in view.producer and view.producer[name].op_type == "Relu":
-            low = 0.0
-        before = ends.get(key, (0.0, 0.0))
-        ends[key] = min(before[0], low), max(before[1], high)
-    return {name: _asymmetric(*ends[key]) for name, key in group.items()}
+        low, high = joined.get(key, (0.0, 0.0))
+        joined[key] = min(low, ends[name][0]), max(high, ends[name][1])
+    return {name: _asymmetric(*joined[key]) for name, key in group.items()}
+
+
+def _ends(view: GraphView, ranges: Ranges, name: str) -> tuple[float, float]:
+    low, high = ranges.interval(name)
+    if name in view.inputs:  # a picture's ends are its black and its white, which no method clips
+        return ranges.low.get(name, low), ranges.high.get(name, high)
+    starts_at_0 = name in view.producer and view.producer[name].op_type == "Relu"
+    return 0.0 if starts_at_0 else low, high
 
 
 def _asymmetric(low: float, high: float) -> _Steps:
@@ -164,36 +181,23 @@ class _Writer(GraphWriter):
         for index, name in enumerate(node.input):
             if name in self.view.constants:
                 copy.input[index] = self._constant(node, index, name)
-            elif name and node.name not in self.clamps:
-                copy.input[index] = self._eight_bits(name) if integer else self._value(name)
+            elif integer and self.view.is_float(name):
+                copy.input[index] = self._eight_bits(name)
         self.nodes.append(copy)
         if node.name in self.plan.clamped or not (integer or node.name in self.clamps):
             return
         name = node.output[0]
         copy.output[0] = self.fresh("y")
-        self._quantize(copy.output[0], name)
-        if name in self.view.outputs:
-            self._dequantize(name, output=name)
-
-    def _value(self, name: str) -> str:
-        """What a float node reads: the tensor, or what is left of it behind an integer node."""
-        maker = self.view.producer.get(name)
-        if maker is None or not (maker.name in self.plan.integer or maker.name in self.clamps):
-            return name
-        return self._dequantize(name)
+        self._through(copy.output[0], name, output=name)  # the tensor keeps its name on its way out of 8 bits
 
     def _eight_bits(self, name: str) -> str:
-        if ("q", name) not in self.made:
-            self._quantize(name, name)
-        return self._dequantize(name)
+        """`name` through a Q/DQ pair: as its integer maker left it, or made here for all readers of 8 bits."""
+        return self.made.get(("d", name)) or self._through(name, name)
 
-    def _quantize(self, source: str, name: str) -> None:
-        self.made["q", name] = self.emit("QuantizeLinear", "q", [source, *self._pair(name)])
-
-    def _dequantize(self, name: str, output: str | None = None) -> str:
-        if ("d", name) not in self.made:
-            inputs = [self.made["q", name], *self._pair(name)]
-            self.made["d", name] = self.emit("DequantizeLinear", "d", inputs, output=output)
+    def _through(self, source: str, name: str, output: str | None = None) -> str:
+        pair = self._pair(name)
+        quantized = self.emit("QuantizeLinear", "q", [source, *pair])
+        self.made["d", name] = self.emit("DequantizeLinear", "d", [quantized, *pair], output=output)
         return self.made["d", name]
 
     def _pair(self, name: str) -> tuple[str, str]:
@@ -206,30 +210,40 @@ class _Writer(GraphWriter):
 
     def _constant(self, node: NodeProto, index: int, name: str) -> str:
         axis = self.plan.weights.get(node.name)
-        if axis is None or index not in (1, 2):
+        bias = None if axis is None else self._bias(node, axis)
+        if axis is None or index not in (1, 2) or (index == 2 and bias is None):
             return self.keep(self.view.constants[name])
-        quantized, scale = self._weight(node, axis)
+        quantized, scale = self._weight(node, axis, bias)
         if index == 1:
             return self._stored(quantized, scale, axis)
-        bias = self.view.array(name)
         assert bias is not None
-        step = scale * self.plan.steps[node.input[0]].scale
-        steps = np.rint(np.broadcast_to(bias, step.shape).astype(np.float64) / step).astype(np.int32)
-        return self._stored(steps, step, 0)
+        step = np.maximum(scale * self._input_scale(node), np.finfo(np.float32).tiny)
+        return self._stored(np.rint(bias / step).astype(np.int32), step, 0)
 
-    def _weight(self, node: NodeProto, axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    def _bias(self, node: NodeProto, axis: int) -> npt.NDArray[np.float64] | None:
+        """The bias by output channel; None where there is none, or a Gemm adds a matrix."""
+        weight, bias = self.view.weight(node), self.view.weight(node, 2)
+        if weight is None or bias is None or bias.size not in (1, weight.shape[axis]):
+            return None
+        return np.broadcast_to(bias.astype(np.float64).reshape(-1), (weight.shape[axis],))
+
+    def _input_scale(self, node: NodeProto) -> np.float32:
+        return self.plan.steps[node.input[0]].scale
+
+    def _weight(
+        self, node: NodeProto, axis: int, bias: npt.NDArray[np.float64] | None
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         """Steps and scales of a weight; a channel's scale is raised where its bias would not fit 32 bits."""
         weight = self.view.weight(node)
         assert weight is not None
         values = weight.astype(np.float32)
         quantized, found = quantize_weight(values, axis, levels=self.levels)
         scale = found.astype(np.float32)
-        bias = self.view.weight(node, 2)
         if bias is not None:
-            least = np.abs(bias.astype(np.float64)) / (float(self.plan.steps[node.input[0]].scale) * _MAX_BIAS)
-            raised = np.maximum(scale, least.astype(np.float32))
-            if (raised != scale).any():
-                scale, quantized = raised, round_weight(values, raised, axis, self.levels)
+            least = np.abs(bias) / (float(self._input_scale(node)) * _MAX_BIAS)
+            if (least > scale).any():
+                scale = np.maximum(scale, least).astype(np.float32)
+                quantized = round_weight(values, scale, axis, self.levels)
         return quantized, scale
 
     def _stored(self, steps: npt.NDArray[np.signedinteger], scale: npt.NDArray[np.float32], axis: int) -> str:
