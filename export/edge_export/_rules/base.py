@@ -15,7 +15,21 @@ from onnx import NodeProto, TensorProto, numpy_helper
 from edge_export._graph import GraphView, attribute, single_line
 from edge_runtime.errors import EdgeError
 
-__all__ = ["ALL", "CPU", "NVIDIA", "TARGETS", "Complaints", "Context", "LintTarget", "Rule", "TargetSpec"]
+__all__ = [
+    "ALL",
+    "CPU",
+    "NVIDIA",
+    "TARGETS",
+    "Complaints",
+    "Context",
+    "LintTarget",
+    "Rule",
+    "TargetSpec",
+    "label",
+    "operand",
+    "read_constants",
+    "result",
+]
 
 LintTarget = Literal["jetpack6", "jetpack7", "tensorrt11", "rtx", "ort-cpu", "openvino"]
 Complaints = Iterator[tuple[str, str]]  # (node name or "", message)
@@ -68,7 +82,7 @@ class Context:
     @staticmethod
     def of(model: onnx.ModelProto, target: TargetSpec) -> Context:
         """Index the model once for all rules."""
-        values, broken = _read_constants(model)
+        values, broken = read_constants(model)
         view, problem = None, ""
         try:
             view = GraphView(model)
@@ -159,7 +173,8 @@ def result(node: NodeProto) -> str:
     return node.output[0] if node.output else ""
 
 
-def _read_constants(model: onnx.ModelProto) -> tuple[dict[str, Array], dict[str, str]]:
+def read_constants(model: onnx.ModelProto) -> tuple[dict[str, Array], dict[str, str]]:
+    """Every whole constant in the file by name, and of each broken one why. External ones are in neither."""
     tensors = {item.name: item for item in model.graph.initializer}
     for node in model.graph.node:
         value = attribute(node, "value") if node.op_type == "Constant" else None

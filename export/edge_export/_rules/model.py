@@ -14,6 +14,8 @@ __all__ = ["RULES"]
 
 
 def _types(context: Context) -> Complaints:
+    if not context.model.graph.node:
+        yield "", "the graph holds no node."
     if context.view is None:
         yield "", context.problem
 
