@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from benchmarks.figures import Figure, Row, main
 from edge_runtime import engines
-from edge_runtime.bundle.manifest import InputSpec, OutputSpec
+from edge_runtime.bundle.manifest import InputSpec, OutputSpec, Precision
 from edge_runtime.engines._cuda import Cuda
 from edge_runtime.errors import EdgeError
 
@@ -114,7 +114,9 @@ def ort_calls(student: Student) -> Iterator[dict[str, Call]]:
 
 
 @contextmanager
-def tensorrt_calls(student: Student, form: str, reports: dict[str, engines.EngineReport]) -> Iterator[dict[str, Call]]:
+def tensorrt_calls(
+    student: Student, form: Precision, reports: dict[str, engines.EngineReport]
+) -> Iterator[dict[str, Call]]:
     """The TensorRT runner on one variant, and the same engine's kernels alone; its read-back goes into `reports`."""
     from edge_runtime.runners.tensorrt import TensorRtRunner
 
@@ -143,10 +145,11 @@ def kernels(file: engines.EngineFile, cache: engines.EngineCache, student: Stude
     with ExitStack() as stack:
         stream = cuda.stream()
         stack.callback(cuda.end_stream, stream)
-        for spec in (student.input, *student.outputs):
-            address = cuda.malloc(4 * int(np.prod(spec.shape)))
+        shapes = {spec.name: spec.shape for spec in student.outputs}
+        for name, shape in {student.input.name: student.input.shape, **shapes}.items():
+            address = cuda.malloc(4 * int(np.prod(shape)))
             stack.callback(cuda.free, address)
-            context.bind(spec.name, address, spec.shape if spec is student.input else None)
+            context.bind(name, address, shape if name == student.input.name else None)
         context.enqueue(int(stream))
         cuda.wait(stream)
         cuda.begin_capture(stream)

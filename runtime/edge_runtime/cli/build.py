@@ -9,14 +9,14 @@ from typing import Any
 import typer
 
 from edge_runtime.bundle import Bundle
-from edge_runtime.bundle.manifest import Manifest, Variant
+from edge_runtime.bundle.manifest import Manifest, Target, Variant
 from edge_runtime.engines import BuildSettings, EngineCache, build_engine, open_engine, prove_precision
 from edge_runtime.errors import ConfigError
 
 __all__ = ["build_engines", "echo_error", "progress_line", "to_text"]
 
 Told = Callable[[str], None]
-TARGET = "tensorrt"
+TARGET: Target = "tensorrt"
 
 
 def build_engines(
@@ -46,7 +46,7 @@ def build_engines(
 
 def _chosen(manifest: Manifest, path: Path, names: Sequence[str], precisions: Sequence[str]) -> tuple[Variant, ...]:
     by_id = {variant.id: variant for variant in manifest.variants}
-    wanted = tuple(names) or manifest.ladders.get(TARGET, ())
+    wanted: tuple[str, ...] = tuple(names) or manifest.ladders.get(TARGET, ())
     if not wanted:
         raise ConfigError(f"{path} has no ladder for {TARGET}; it has {sorted(manifest.ladders)}. Give --variant ID")
     unknown = [name for name in wanted if name not in by_id]

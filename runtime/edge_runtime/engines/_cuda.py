@@ -47,10 +47,10 @@ class Cuda:
                 "pip install 'cuda-python>=12.6,<13' (JetPack 6) or 'cuda-python>=13' (CUDA 13)"
             ) from error
         self.device = device
-        error, count = self._api.cudaGetDeviceCount()
-        if int(error) != 0 or not count:
+        status, count = self._api.cudaGetDeviceCount()
+        if int(status) != 0 or not count:
             raise ProviderUnavailableError(
-                f"no NVIDIA GPU can be used: {self._text(error) if int(error) else 'CUDA counts 0 devices'}. "
+                f"no NVIDIA GPU can be used: {self._text(status) if int(status) else 'CUDA counts 0 devices'}. "
                 "Install NVIDIA's driver; in a container pass the GPU in (--gpus all or --runtime nvidia)"
             )
         if not 0 <= device < count:
@@ -94,7 +94,8 @@ class Cuda:
         address = int(self._call("cudaHostAlloc", size, flags))
         block = (ctypes.c_byte * size).from_address(address)
         weakref.finalize(block, self._api.cudaFreeHost, address)
-        return np.frombuffer(block, kind, count=int(np.prod(shape))).reshape(shape)
+        found: npt.NDArray[Any] = np.frombuffer(memoryview(block), kind, count=int(np.prod(shape))).reshape(shape)
+        return found
 
     def device_address(self, array: npt.NDArray[Any]) -> int:
         """Where the device sees a mapped array of `pinned`."""

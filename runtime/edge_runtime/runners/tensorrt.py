@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.bundle.manifest import InputSpec, OutputSpec
+from edge_runtime.bundle.manifest import InputSpec, OutputSpec, Precision
 from edge_runtime.clock import MonotonicClock
 from edge_runtime.engines._api import Context, Engine
 from edge_runtime.engines._cuda import Cuda
@@ -46,7 +46,7 @@ class TensorRtRunner(Runner):
         input: InputSpec,
         outputs: tuple[OutputSpec, ...],
         *,
-        precision: Literal["fp32", "fp16", "int8"] | None = None,
+        precision: Precision | None = None,
         settings: BuildSettings | None = None,
         cache: EngineCache | None = None,
         device: int = 0,
@@ -129,13 +129,14 @@ class TensorRtRunner(Runner):
                     f"mapped memory was asked for; {gpu.name} does not share the host's memory, so each access would "
                     "cross the bus. Leave the option out"
                 )
-        for spec in (self.input, *self.outputs):
-            array = cuda.pinned(spec.shape, np.float32, mapped=self.mapped)
+        shapes = {spec.name: spec.shape for spec in self.outputs}
+        for name, shape in {self.input.name: self.input.shape, **shapes}.items():
+            array = cuda.pinned(shape, np.float32, mapped=self.mapped)
             array[...] = 0
-            self._host[spec.name] = array
+            self._host[name] = array
             address = cuda.device_address(array) if self.mapped else cuda.malloc(array.nbytes)
-            self._on_device[spec.name] = address
-            context.bind(spec.name, address, spec.shape if spec is self.input else None)
+            self._on_device[name] = address
+            context.bind(name, address, shape if name == self.input.name else None)
 
     def _enqueue(self) -> None:
         """Put the transfers and the kernels of one call on the stream."""
