@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.bundle._onnx_walk import walk_model
+from edge_runtime.bundle.limits import DEFAULT_LIMITS
 from edge_runtime.bundle.manifest import InputSpec, OutputSpec, Precision
 from edge_runtime.errors import ConfigError, InferenceError, ModelRefusedError, ProviderUnavailableError, RunnerError
 from edge_runtime.optional import require
@@ -24,6 +26,8 @@ _HINTS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _REDUCED = {"f16", "bf16"}  # what a float32 computation must not be done in unasked
 _INTEGER = {"i8", "u8"}
 _LOOPS = {"Loop", "If", "TensorIterator"}
+# attributes that openvino 2026.4 reads and passes over: ONNX's node tests of them fail without an error
+_MISREAD = {"Resize": ("antialias", "exclude_outside")}
 _STORED = {"Const", "Input", "Output", "Reorder"}  # layers that hold or move numbers and compute none
 
 
@@ -54,8 +58,9 @@ class OpenVinoRunner(Runner):
     is cancelled at the end of the layer that it is in, and raises `InferenceError`.
 
     Activation raises `ProviderUnavailableError` when the device is absent, or threads, arithmetic or integers are not
-    obtained; `ModelRefusedError` when OpenVINO does not read the model, when it has control flow (which could not be
-    cancelled), or when its inputs and outputs are not the manifest's; `MissingDependencyError` without openvino.
+    obtained; `ModelRefusedError` when OpenVINO does not read the model or is known to compute it otherwise than ONNX
+    defines it, when it has control flow (which could not be cancelled), or when its inputs and outputs are not the
+    manifest's; `MissingDependencyError` without openvino.
     """
 
     def __init__(
@@ -120,6 +125,13 @@ class OpenVinoRunner(Runner):
             raise ModelRefusedError(
                 f"variant {self.variant!r} has control flow ({', '.join(loops)}), which openvino cannot end; unroll it"
             )
+        for node in walk_model(self._model, DEFAULT_LIMITS).growing:
+            wrong = [name for name in _MISREAD.get(node.operator, ()) if any(node.numbers.get(name, ()))]
+            if wrong:
+                raise ModelRefusedError(
+                    f"variant {self.variant!r} has a {node.operator} with {', '.join(wrong)}, which openvino computes "
+                    "otherwise than ONNX defines it; run it on onnxruntime, or export without"
+                )
         return model
 
     def _compile(self, core: Any, model: Any) -> Any:
