@@ -14,7 +14,18 @@ from typing import Any
 
 from edge_runtime.finding import Finding
 
-__all__ = ["clock", "cores", "cpu", "gpu", "jetson", "memory", "power_mode", "realtime", "tensorrt_library"]
+__all__ = [
+    "clock",
+    "cores",
+    "cpu",
+    "gpu",
+    "int8_instructions",
+    "jetson",
+    "memory",
+    "power_mode",
+    "realtime",
+    "tensorrt_library",
+]
 
 # L4T release -> JetPack, from NVIDIA's archive of Jetson Linux releases
 JETPACK = {
@@ -30,6 +41,7 @@ JETPACK = {
     "38.4": "7.1",
     "39.": "7.2",
 }
+INT8 = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")  # processor features, x86 then ARM
 EXACT_CLOCKS = ("tsc", "arch_sys_counter", "kvm-clock")
 
 
@@ -58,6 +70,13 @@ def cpu(root: Path) -> Finding:
     return Finding(name="cpu", state="warn", detail=f"{model}; the features cannot be read from /proc/cpuinfo")
 
 
+def int8_instructions(root: Path) -> tuple[str, ...]:
+    """The processor's features that multiply 8-bit integers; without any, INT8 is no faster than FP32."""
+    info = _text(root / "proc/cpuinfo")
+    features = {*_field(info, "flags").split(), *_field(info, "Features").split()}
+    return tuple(name for name in INT8 if name in features)
+
+
 def _x86(model: str, flags: list[str]) -> Finding:
     known = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "amx_bf16")
     present = ", ".join(flag for flag in known if flag in flags) or "none of " + ", ".join(known)
@@ -65,7 +84,7 @@ def _x86(model: str, flags: list[str]) -> Finding:
         return Finding(
             name="cpu", state="warn", detail=f"{model}; {present}", fix="without AVX2 inference is several times slower"
         )
-    if not {"avx_vnni", "avx512_vnni", "amx_int8"} & set(flags):
+    if not set(INT8) & set(flags):
         return Finding(name="cpu", state="ok", detail=f"{model}; {present}; no VNNI, so INT8 is no faster than FP32")
     return Finding(name="cpu", state="ok", detail=f"{model}; {present}; INT8 has instructions of its own (VNNI or AMX)")
 

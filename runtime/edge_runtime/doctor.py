@@ -13,6 +13,8 @@ from pathlib import Path
 
 from edge_runtime import _machine
 from edge_runtime.finding import Finding
+from edge_runtime.runners import available_runners
+from edge_runtime.runners.openvino import import_openvino
 
 __all__ = ["Finding", "examine"]
 
@@ -49,6 +51,7 @@ BINDINGS = (
         ("tensorrt_rtx", "tensorrt_rtx_cu12_bindings", "tensorrt_rtx_cu13_bindings"),
     ),
 )
+_PRECISIONS = {"FP32", "FP16", "BF16", "INT8"}  # the rest of OpenVINO's capabilities says nothing about speed
 OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
 
@@ -63,7 +66,9 @@ def examine(*, root: Path = Path("/")) -> list[Finding]:
         ("numpy", lambda: _needed("numpy")),
         ("msgspec", lambda: _needed("msgspec")),
         *((f"extra {extra}", lambda extra=extra: _extra(extra)) for extra in EXTRAS),
-        ("onnxruntime", _onnxruntime),
+        ("runner onnxruntime", lambda: _onnxruntime(root)),
+        ("runner openvino", lambda: _openvino(root)),
+        ("runner tensorrt", _tensorrt_runner),
         ("opencv", _opencv),
         ("dicom decoders", _decoders),
         ("tensorrt", lambda: _tensorrt(root)),
@@ -120,13 +125,42 @@ def _extra(extra: str) -> Finding:
     return Finding(name=f"extra {extra}", state="ok", detail=detail)
 
 
-def _onnxruntime() -> Finding | None:
+def _onnxruntime(root: Path) -> Finding:
+    name = "runner onnxruntime"
     if find_spec("onnxruntime") is None:
-        return None
+        return Finding(name=name, state="missing", detail="not installed", fix="pip install 'pocus-edge-runtime[ort]'")
     ort = importlib.import_module("onnxruntime")
-    return Finding(
-        name="onnxruntime", state="ok", detail=f"{ort.__version__} with {', '.join(ort.get_available_providers())}"
-    )
+    detail = f"{ort.__version__} with {', '.join(ort.get_available_providers())}; {_int8(root)}"
+    return Finding(name=name, state="ok", detail=detail)
+
+
+def _openvino(root: Path) -> Finding:
+    name = "runner openvino"
+    if find_spec("openvino") is None:
+        fix = "pip install 'pocus-edge-runtime[openvino]'"
+        return Finding(name=name, state="missing", detail="not installed", fix=fix)
+    openvino = import_openvino()
+    core = openvino.Core()
+    devices = {device: core.get_property(device, "OPTIMIZATION_CAPABILITIES") for device in core.available_devices}
+    told = ", ".join(f"{device} ({', '.join(sorted(_PRECISIONS & set(able)))})" for device, able in devices.items())
+    version = openvino.__version__.split("-")[0]
+    if not devices:
+        fix = "reinstall openvino: it has a CPU device on every processor"
+        return Finding(name=name, state="warn", detail=f"{version} without a device", fix=fix)
+    return Finding(name=name, state="ok", detail=f"{version} with {told}; {_int8(root)}")
+
+
+def _tensorrt_runner() -> Finding:
+    reason = available_runners()["tensorrt"]
+    if reason is None:
+        return Finding(name="runner tensorrt", state="ok", detail="engines can be built and run here")
+    said, _, fix = reason.partition(". ")
+    return Finding(name="runner tensorrt", state="missing", detail=said, fix=fix)
+
+
+def _int8(root: Path) -> str:
+    found = _machine.int8_instructions(root)
+    return f"INT8 by {', '.join(found)}" if found else "no INT8 instructions here, so INT8 is no faster than FP32"
 
 
 def _opencv() -> Finding | None:

@@ -6,12 +6,14 @@ import getpass
 import importlib.util
 import os
 import platform
+import sys
 from pathlib import Path
 
 import pytest
 
 from edge_runtime import doctor
 from edge_runtime.doctor import Finding, examine
+from edge_runtime.runners import available_runners
 
 JETSON = {
     "proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd asimdhp asimddp atomics\n"
@@ -140,6 +142,7 @@ def test_this_machine() -> None:
     names = [finding.name for finding in findings]
     assert len(set(names)) == len(names)
     assert {"python", "numpy", "cpu", "gpu", "clock", "realtime", "extra ort", "tensorrt"} <= set(names)
+    assert {f"runner {name}" for name in available_runners()} <= set(names)
     assert all(finding.detail for finding in findings)
     assert findings[0].to_dict() == {
         "name": "python",
@@ -167,6 +170,27 @@ def test_a_missing_extra_has_its_install_line(monkeypatch: pytest.MonkeyPatch) -
     assert "numba not installed" in found["extra recon"].detail
     if "dicom decoders" in found:
         assert "JPEG lossless no" in found["dicom decoders"].detail
+
+
+def test_each_runner_says_what_it_computes_on_or_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = machine(tmp_path, {"proc/cpuinfo": X86.format("avx2 avx512f avx512_vnni amx_int8")})
+    for name, reason in available_runners().items():
+        finding = found[f"runner {name}"]
+        assert finding.state == ("ok" if reason is None else "missing")
+        if reason is None and name != "tensorrt":
+            assert finding.detail.endswith("INT8 by avx512_vnni, amx_int8")
+        elif reason is not None:
+            assert finding.fix
+    if "openvino" in sys.modules:
+        assert "CPU (" in found["runner openvino"].detail
+    plain = machine(tmp_path, {"proc/cpuinfo": X86.format("avx2")})
+    if plain["runner onnxruntime"].state == "ok":
+        assert "no INT8 instructions" in plain["runner onnxruntime"].detail
+    real = importlib.util.find_spec
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name in ("onnxruntime", "openvino") else real(name))
+    absent = machine(tmp_path, {})
+    assert absent["runner onnxruntime"].fix == "pip install 'pocus-edge-runtime[ort]'"
+    assert absent["runner openvino"].fix == "pip install 'pocus-edge-runtime[openvino]'"
 
 
 def test_a_broken_package_is_a_finding_without_its_folders(monkeypatch: pytest.MonkeyPatch) -> None:
