@@ -1,11 +1,12 @@
-"""Write the names of TensorRT's Python bindings to `names/`, from wheels of the package index; no GPU is needed.
+"""Write the names of TensorRT's and CUDA's Python bindings, from wheels of the package index; no GPU is needed.
 
-    python tests/runtime/engines/dump_names.py                  the four TensorRT versions and TensorRT-RTX
-    python tests/runtime/engines/dump_names.py 10.9.0.34        one more version
+    python tests/runtime/engines/dump_names.py                  four TensorRT versions and TensorRT-RTX into `names/`,
+                                                                two of cuda-python into `cuda_names/`
+    python tests/runtime/engines/dump_names.py 10.9.0.34        one more TensorRT
 
 The libraries behind the bindings are not on the index, so three empty libraries with the nine symbols that the bindings
 link against stand in for them (a C compiler is needed): the import succeeds, and `dir()` of every class is the truth
-about names, not about behaviour. TensorRT-RTX is dumped as installed.
+about names, not about behaviour. TensorRT-RTX is dumped as installed; cuda-python's bindings need no library to import.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from pathlib import Path
 NAMES = Path(__file__).with_name("names")
 VERSIONS = ("10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106")
 PACKAGE = "tensorrt-cu12-bindings"
+CUDA_VERSIONS = ("12.8.0", "13.5.0")
+CUDA_PACKAGE, CUDA_MODULE = "cuda-bindings", "cuda.bindings.runtime"
+CUDA_CLASSES = ("module", "cudaDeviceProp", "cudaMemcpyKind", "cudaStreamCaptureMode")
 RTX = "tensorrt_rtx_bindings"
 SYMBOLS = (
     "createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL",
@@ -61,34 +65,52 @@ def names_of(module: str, folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def write(package: str, version: str, wheel_sha256: str, names: dict[str, list[str]]) -> None:
+def write(package: str, version: str, wheel_sha256: str, names: dict[str, list[str]], folder: Path = NAMES) -> None:
     """One JSON file a version, one class a line."""
+    folder.mkdir(exist_ok=True)
     head = {"package": package, "version": version, "wheel_sha256": wheel_sha256}
     lines = [f' "{key}": {json.dumps(value)},' for key, value in head.items()]
     lines.append(' "names": {')
     lines.append(",\n".join(f"  {json.dumps(name)}: {json.dumps(values)}" for name, values in sorted(names.items())))
     stem = "rtx-" if "rtx" in package else ""
-    (NAMES / f"{stem}{version}.json").write_text("\n".join(["{", *lines, " }", "}"]) + "\n")
+    (folder / f"{stem}{version}.json").write_text("\n".join(["{", *lines, " }", "}"]) + "\n")
+
+
+def unpack(folder: Path, *requirements: str) -> str:
+    """Download wheels and unpack them into `folder`; the first one's sha256."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    subprocess.run([*pip, *requirements], check=True)
+    for wheel in folder.glob("*.whl"):
+        zipfile.ZipFile(wheel).extractall(folder)
+    first = requirements[0].split("==")[0].replace("-", "_")
+    return hashlib.sha256(next(folder.glob(f"{first}-*.whl")).read_bytes()).hexdigest()
 
 
 def dump(version: str) -> None:
     """The bindings of one TensorRT version."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", name, f"{PACKAGE}=={version}"]
-        subprocess.run(pip, check=True)
-        wheel = next(folder.glob("*.whl"))
-        sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
-        zipfile.ZipFile(wheel).extractall(folder)
+        sha256 = unpack(folder, f"{PACKAGE}=={version}")
         stubs(folder, version.split(".")[0])
         write(PACKAGE, version, sha256, names_of("tensorrt_bindings", folder))
 
 
+def dump_cuda(version: str) -> None:
+    """The runtime API of one version of cuda-python: its functions, constants, and the classes that are used."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sha256 = unpack(folder, f"{CUDA_PACKAGE}=={version}", "cuda-pathfinder")
+        names = names_of(CUDA_MODULE, folder)
+        kept = {kind: [item for item in names[kind] if kind != "module" or item[:4] == "cuda"] for kind in CUDA_CLASSES}
+        write(CUDA_PACKAGE, version, sha256, kept, NAMES.with_name("cuda_names"))
+
+
 if __name__ == "__main__":
-    NAMES.mkdir(exist_ok=True)
     for wanted in sys.argv[1:] or VERSIONS:
         dump(wanted)
     if not sys.argv[1:]:
         import tensorrt_rtx_bindings
 
         write(RTX, tensorrt_rtx_bindings.__version__, "", names_of(RTX, NAMES))
+        for wanted in CUDA_VERSIONS:
+            dump_cuda(wanted)

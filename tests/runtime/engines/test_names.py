@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import edge_runtime
-from edge_runtime.engines import _api
+from edge_runtime.engines import _api, _cuda
 
 TABLES = sorted((Path(__file__).parent / "names").glob("*.json"))
 RUNTIME = Path(edge_runtime.__file__).parent
@@ -113,6 +113,41 @@ def test_the_recorded_names_of_rtx_are_those_of_the_installed_package() -> None:
     for kind, names in json.loads(path.read_text())["names"].items():
         item = rtx if kind == "module" else getattr(rtx, kind)
         assert set(names) <= set(dir(item))
+
+
+CUDA_TABLES = sorted((Path(__file__).parent / "cuda_names").glob("*.json"))
+
+
+def cuda_names() -> set[tuple[str, str]]:
+    """(class, name) of all that `_cuda.py` takes from CUDA's bindings: members of `_api`, and calls by name."""
+    found: set[tuple[str, str]] = set()
+    for node in ast.walk(ast.parse(Path(_cuda.__file__).read_text())):
+        if isinstance(node, ast.Attribute):
+            text = ast.unparse(node)
+            if text.startswith("self._api."):
+                parts = text.split(".")[2:]
+                found.add(("module", parts[0]))
+                found |= {(parts[0], part) for part in parts[1:]}
+            elif text.startswith("facts.") and text.count(".") == 1:
+                found.add(("cudaDeviceProp", node.attr))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "self._call":
+            assert isinstance(node.args[0], ast.Constant)
+            found.add(("module", str(node.args[0].value)))
+    return found
+
+
+@pytest.mark.parametrize("path", CUDA_TABLES, ids=lambda path: path.stem)
+def test_every_name_of_cuda_exists_in_cuda_python(path: Path) -> None:
+    table = json.loads(path.read_text())["names"]
+    known = {(kind, name) for kind, names in table.items() for name in names}
+    used = cuda_names()
+    assert len(used) >= 30
+    assert ("module", "cudaGraphLaunch") in used
+    assert used - known == set()
+
+
+def test_cuda_12_and_13_are_recorded() -> None:
+    assert {path.stem.split(".")[0] for path in CUDA_TABLES} == {"12", "13"}
 
 
 def test_no_other_module_imports_tensorrt() -> None:
