@@ -55,7 +55,6 @@ class Cuda:
             )
         if not 0 <= device < count:
             raise ProviderUnavailableError(f"CUDA device {device} was asked for; there are {count}, counted from 0")
-        self.use()
 
     def _text(self, error: Any) -> str:
         _, name = self._api.cudaGetErrorName(error)
@@ -69,7 +68,7 @@ class Cuda:
         return values[0] if len(values) == 1 else tuple(values)
 
     def use(self) -> None:
-        """Make the device current in the calling thread."""
+        """Make the device current in the calling thread; the first time this takes memory on it."""
         self._call("cudaSetDevice", self.device)
 
     def gpu(self) -> Gpu:

@@ -100,21 +100,21 @@ def build_engine(
     key = engine_key(model, settings, flavour, device)
     cache = cache or EngineCache()
     begin = time.monotonic()
-    reasons: tuple[str, ...] = ()
 
     def waiting() -> None:
         if progress is not None:
             progress("waiting for another build", 0, 0)
 
-    with cache.lock(waiting):
-        try:
-            plan = cache.load(key)
-        except RunnerError as error:
-            plan, reasons = None, (str(error),)
-            cache.remove(key)
-        if plan is None:
-            reasons = reasons or cache.explain(name, key)
-            plan = _build(model, name, settings, flavour, key, cache, progress, told)
+    plan, reasons = _stored(cache, key)
+    if plan is None:
+        with cache.lock(waiting):
+            plan, damage = _stored(cache, key)  # another process may have built it meanwhile
+            reasons = reasons or damage
+            if plan is None:
+                reasons = reasons or cache.explain(name, key)
+                plan = _build(model, name, settings, flavour, key, cache, progress, told)
+            else:
+                reasons = ()
     return EngineFile(
         path=cache.path(key), log=cache.log_path(key), key=key, built=bool(reasons), reasons=reasons,
         seconds=time.monotonic() - begin, size=len(plan),
@@ -122,8 +122,13 @@ def build_engine(
 
 
 def engine_key(model: bytes, settings: BuildSettings, flavour: Flavour, device: int = 0) -> EngineKey:
-    """The key of `model` built with `settings` here; needs a GPU unless `settings.capabilities` names others."""
-    gpu = None if settings.capabilities else Cuda(device).gpu()
+    """The key of `model` built with `settings` here; makes `device` current, unless `settings.capabilities` names GPUs
+    to build for ahead of time."""
+    gpu = None
+    if not settings.capabilities:
+        cuda = Cuda(device)
+        cuda.use()
+        gpu = cuda.gpu()
     return EngineKey(
         model_sha256=hashlib.sha256(model).hexdigest(),
         flavour=flavour.name,
@@ -135,6 +140,15 @@ def engine_key(model: bytes, settings: BuildSettings, flavour: Flavour, device: 
         optimization_level=settings.optimization_level,
         workspace_mb=settings.workspace_mb,
     )
+
+
+def _stored(cache: EngineCache, key: EngineKey) -> tuple[bytes | None, tuple[str, ...]]:
+    """The plan in the cache, or None and what is wrong with the file; a damaged one is removed."""
+    try:
+        return cache.load(key), ()
+    except RunnerError as error:
+        cache.remove(key)
+        return None, (str(error),)
 
 
 def _build(

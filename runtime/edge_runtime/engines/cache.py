@@ -82,7 +82,8 @@ class EngineCache:
         path = self.path(key)
         plan = _read(path, bytes.fromhex(key.digest))
         if plan is not None:
-            os.utime(path)
+            with suppress(FileNotFoundError):  # another process made room; the plan has been read
+                os.utime(path)
         return plan
 
     def store(self, key: EngineKey, name: str, plan: bytes) -> Path:

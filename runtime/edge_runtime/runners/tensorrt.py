@@ -91,6 +91,7 @@ class TensorRtRunner(Runner):
 
     def _load(self) -> None:
         self._cuda = cuda = Cuda(self.device)
+        cuda.use()
         cache = self._cache or EngineCache()
         self.engine_file = build_engine(
             self._model, name=self.variant, settings=self.settings, cache=cache, device=self.device
@@ -101,8 +102,8 @@ class TensorRtRunner(Runner):
         self._context = context = engine.context()
         self._stream = cuda.stream()
         self._allocate(cuda, context)
-        self._enqueue()  # the warm-up: the first run may still compile or load kernels
-        self._wait()
+        self._enqueue()  # the warm-up: the first run may still compile or load kernels, so no time limit holds
+        cuda.wait(self._stream)
         if self.cuda_graph:
             self._capture(cuda)
 

@@ -69,7 +69,7 @@ class FakeCuda(ModuleType):
         return (OK if self.devices else INSUFFICIENT_DRIVER), self.devices
 
     def cudaSetDevice(self, device: int) -> tuple[int]:
-        return (OK,)
+        return (self._enter("cudaSetDevice"),)
 
     def cudaDriverGetVersion(self) -> tuple[int, int]:
         return OK, 13000

@@ -240,8 +240,16 @@ def test_fake_tensorrt_proves_precision_by_what_the_engine_says(fake, cache, mod
         open_engine(file, cache)
 
 
+def test_fake_an_engine_that_is_there_is_taken_while_another_is_built(fake, cache, model):
+    first = build_engine(model, name="x", cache=cache)
+    with cache.lock():  # a build of another model that takes minutes
+        again = build_engine(model, name="x", cache=cache)
+    assert (again.built, again.path) == (False, first.path)
+
+
 def test_fake_available(fake):
     assert available() is None
+    assert fake.cuda.calls == []  # looking takes nothing on the GPU
     fake.cuda.devices = 0
     assert "no NVIDIA GPU" in str(available())
 

@@ -56,7 +56,7 @@ def test_fake_runner_replays_one_captured_graph(make, fake, manifest, image):
     with make() as runner:
         fake.cuda.calls.clear()
         first = {name: array.copy() for name, array in runner.infer({manifest.input.name: image}).items()}
-        assert fake.cuda.calls == ["cudaGraphLaunch", "cudaStreamSynchronize"]
+        assert fake.cuda.calls == ["cudaSetDevice", "cudaGraphLaunch", "cudaStreamSynchronize"]
         runner.infer({manifest.input.name: image + 1})
         for name, array in runner.infer({manifest.input.name: image}).items():
             np.testing.assert_array_equal(array, first[name])
@@ -68,7 +68,7 @@ def test_fake_runner_without_a_graph_copies_and_runs(make, fake, manifest, image
         fake.cuda.calls.clear()
         runner.infer({manifest.input.name: image})
         copies = ["cudaMemcpyAsync"] * (1 + len(manifest.outputs))
-        assert fake.cuda.calls == [*copies, "cudaStreamSynchronize"]
+        assert fake.cuda.calls == ["cudaSetDevice", *copies, "cudaStreamSynchronize"]
 
 
 @pytest.mark.parametrize("call", ["cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate"])
