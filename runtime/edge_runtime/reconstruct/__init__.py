@@ -9,7 +9,7 @@ from edge_runtime.reconstruct.holes import FillMethod, fill_holes
 from edge_runtime.reconstruct.mha import write_mha
 from edge_runtime.reconstruct.nrrd import VolumeField, read_nrrd, write_nrrd
 from edge_runtime.reconstruct.slices import draw_slices, orthogonal_slices
-from edge_runtime.reconstruct.sweep import FrameStack, Sweep
+from edge_runtime.reconstruct.sweep import FrameStack, RecordedSweep, Sweep, sweep_of_poses, sweep_of_sequence
 from edge_runtime.reconstruct.volume import Volume
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Compounder",
     "FillMethod",
     "FrameStack",
+    "RecordedSweep",
     "Sweep",
     "Volume",
     "VolumeError",
@@ -33,6 +34,8 @@ __all__ = [
     "locate_wire",
     "orthogonal_slices",
     "read_nrrd",
+    "sweep_of_poses",
+    "sweep_of_sequence",
     "warm_up",
     "wire_error",
     "write_mha",

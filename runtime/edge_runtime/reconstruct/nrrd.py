@@ -20,19 +20,14 @@ from edge_runtime.errors import ConfigError, SourceError, SourceFormatError
 from edge_runtime.geometry import PoseOrigin
 from edge_runtime.reconstruct.grid import MAX_SIDE, MAX_VOXELS
 from edge_runtime.reconstruct.volume import Volume
+from edge_runtime.sources.tracked._body import GZIP, inflate
+from edge_runtime.sources.tracked._nrrd_text import BYTES, SPACES, parse_header, vector, vectors
 
 __all__ = ["VolumeField", "read_nrrd", "volume_field", "write_nrrd"]
 
 VolumeField = Literal["data", "weight", "filled"]
 
 MAX_HEADER = 65536
-SPACES = {
-    "left-posterior-superior": (1.0, 1.0, 1.0),
-    "lps": (1.0, 1.0, 1.0),
-    "right-anterior-superior": (-1.0, -1.0, 1.0),
-    "ras": (-1.0, -1.0, 1.0),
-}
-BYTES = ("uchar", "unsigned char", "uint8", "uint8_t")
 ORTHOGONAL = 1e-4
 
 
@@ -60,17 +55,17 @@ def write_nrrd(path: Path | str, volume: Volume, *, field: VolumeField = "data",
         "dimension: 3",
         "space: left-posterior-superior",
         f"sizes: {x} {y} {z}",
-        f"space directions: {' '.join(_vector(axes[:, k]) for k in range(3))}",
+        f"space directions: {' '.join(vector(axes[:, k]) for k in range(3))}",
         "kinds: domain domain domain",
         *(["endian: little"] if field == "weight" else []),
         f"encoding: {'gzip' if gzip else 'raw'}",
         'space units: "mm" "mm" "mm"',
-        f"space origin: {_vector(volume.T_world_volume[:3, 3])}",
+        f"space origin: {vector(volume.T_world_volume[:3, 3])}",
         f"pose_origin:={volume.pose_origin}",
     ]
     body = array.tobytes()
     if gzip:
-        packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+        packer = zlib.compressobj(6, zlib.DEFLATED, GZIP)
         body = packer.compress(body) + packer.flush()
     write_bytes(Path(path), "\n".join(lines).encode("ascii") + b"\n\n" + body)
 
@@ -102,10 +97,6 @@ def read_nrrd(path: Path | str, *, max_voxels: int = MAX_VOXELS) -> Volume:
     return Volume(data=data, spacing_mm=spacing, T_world_volume=T, pose_origin=cast(PoseOrigin, origin))
 
 
-def _vector(v: npt.NDArray[np.float64]) -> str:
-    return "(" + ",".join(repr(float(x)) for x in v) + ")"
-
-
 def _body_cap(shape: tuple[int, int, int]) -> int:
     """Bytes worth reading: what the voxels can take when stored or, at worst, deflated, plus a little."""
     voxels = shape[0] * shape[1] * shape[2]
@@ -114,19 +105,11 @@ def _body_cap(shape: tuple[int, int, int]) -> int:
 
 def _parse(head: bytes, name: str) -> dict[str, str]:
     """Fields and key/value pairs of the header, names in lower case."""
-    fields: dict[str, str] = {}
-    for line in head.decode("ascii", "replace").splitlines()[1:]:
-        if line.startswith("#"):
-            continue
-        key, colon, value = line.partition(":")
-        if not colon:
-            raise SourceFormatError(f"{name}: header line {line[:60]!r} is not 'field: value'")
-        fields[key.strip().lower()] = value.removeprefix("=").strip()
+    fields, pairs = parse_header(head.decode("ascii", "replace"), name)
+    fields |= {key.lower(): value for key, value in pairs.items()}
     wanted = {"type", "dimension", "sizes", "encoding", "space", "space directions", "space origin"}
     if missing := sorted(wanted - fields.keys()):
         raise SourceFormatError(f"{name}: the header lacks {', '.join(missing)}; a volume placed in space needs them")
-    if refused := sorted({"data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip"} & fields.keys()):
-        raise SourceFormatError(f"{name}: {', '.join(refused)} is not read; store header and data in one file")
     return fields
 
 
@@ -147,13 +130,7 @@ def _shape(fields: dict[str, str], name: str, max_voxels: int) -> tuple[int, int
 def _decode(body: bytes, encoding: str, shape: tuple[int, int, int], name: str) -> npt.NDArray[np.uint8]:
     voxels = shape[0] * shape[1] * shape[2]
     if encoding.lower() in ("gzip", "gz"):
-        unpacker = zlib.decompressobj(31)
-        try:
-            body = unpacker.decompress(body, voxels + 1)
-        except zlib.error as error:
-            raise SourceFormatError(f"{name}: the gzip data are damaged ({error})") from error
-        if len(body) == voxels and not unpacker.eof:
-            raise SourceFormatError(f"{name}: the gzip data end early, without their checksum")
+        body = inflate(body, voxels, GZIP, name)
     elif encoding.lower() != "raw":
         raise SourceFormatError(f"{name}: encoding {encoding!r}; raw and gzip are read")
     if len(body) != voxels:
@@ -166,13 +143,8 @@ def _placement(fields: dict[str, str], name: str) -> tuple[tuple[float, float, f
     space = fields["space"].lower()
     if space not in SPACES:
         raise SourceFormatError(f"{name}: space {space[:40]!r}; {', '.join(SPACES)} are read")
-    directions = re.findall(r"\(([^()]*)\)", fields["space directions"])
-    rows = [*directions, fields["space origin"].strip("() ")]
-    try:
-        numbers = np.array([[float(n) for n in row.split(",")] for row in rows])
-    except ValueError:
-        numbers = np.empty(0)
-    if numbers.shape != (4, 3) or not np.isfinite(numbers).all():
+    numbers = vectors(f"{fields['space directions']} {fields['space origin']}")
+    if numbers.shape != (4, 3):
         raise SourceFormatError(f"{name}: space directions and origin must be three and one vector of three numbers")
     axes, origin = numbers[:3].T * np.array(SPACES[space])[:, None], numbers[3] * SPACES[space]
     length = np.linalg.norm(axes, axis=0)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TypeVar
 
+from edge_runtime.buffers import PoseBuffer
 from edge_runtime.clock import Clock, MonotonicClock
 from edge_runtime.errors import SourceError
 from edge_runtime.frame import Frame, FrameGeometry
@@ -32,7 +33,11 @@ class Source(ABC):
             announce an estimate.
         fps: nominal frames per second, or None when the source carries no timing.
         timing_note: what is to be known about the timing: why `fps` is None, or what it stands on.
+        poses: where the images lie, for a tracked recording, else None. A recording that is not paced keeps its own
+            time: ask with `poses.at(frame.device_ns, ...)`; paced, it has host time: `poses.at(frame.arrival_ns, ...)`.
     """
+
+    poses: PoseBuffer | None = None
 
     def __init__(
         self,
@@ -82,6 +87,12 @@ class Source(ABC):
             self._closed = True
             self._release()
 
+    def interrupt(self) -> None:  # noqa: B027 - most reads end by themselves
+        """Make a `read` that waits in another thread end soon, where it would not by itself; safe from any thread.
+
+        Nothing is read afterwards; `close` follows when the reading thread has stopped.
+        """
+
     @abstractmethod
     def _next(self) -> Frame | None:
         """`read` of an open source."""
@@ -118,6 +129,7 @@ class _GeometrySource(Source):
         )
         self._source = source
         self._geometry = geometry
+        self.poses = source.poses
 
     def due_ns(self, index: int) -> int | None:
         return self._source.due_ns(index)
@@ -128,6 +140,9 @@ class _GeometrySource(Source):
 
     def _rewind(self) -> None:
         self._source.rewind()
+
+    def interrupt(self) -> None:
+        self._source.interrupt()
 
     def _release(self) -> None:
         self._source.close()

@@ -14,33 +14,38 @@ from edge_runtime.errors import ConfigError, SourceError, SourceFormatError
 from edge_runtime.frame import FrameGeometry
 from edge_runtime.sources.arrays import ArraySource
 from edge_runtime.sources.base import Source, with_geometry
+from edge_runtime.sources.camera import CameraSource
 from edge_runtime.sources.dicom import DicomSource
 from edge_runtime.sources.folder import ImageFolderSource
+from edge_runtime.sources.sequence import SequenceSource
 from edge_runtime.sources.video import VideoSource
 
 __all__ = ["open_source"]
 
 READ = (
     "DICOM (with or without preamble), video (mp4, mov, avi, mpeg, webm, gif), a folder of images or one image "
-    "(png, jpg, bmp, tif), and .npy arrays of uint8 (N, H, W) or (N, H, W, 3)"
+    "(png, jpg, bmp, tif), tracked sweeps (.igs.mha, .seq.nrrd), .npy arrays of uint8 (N, H, W) or (N, H, W, 3), and "
+    "cameras (an index, /dev/video0, or a GStreamer pipeline)"
 )
 HEAD_BYTES = 256
 VIDEO_STARTS = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"GIF87a", b"GIF89a")
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
+SEQUENCE_STARTS = (b"NRRD000", b"ObjectType", b"NDims")
 DICOM_GROUPS = (0x0002, 0x0008)  # of the first element of a file without preamble
 
 
 def open_source(
-    spec: str | Path | np.ndarray[Any, Any] | Source,
+    spec: str | Path | int | np.ndarray[Any, Any] | Source,
     *,
     geometry: FrameGeometry | None = None,
     clock: Clock | None = None,
     **options: Any,
 ) -> Source:
-    """Open a path, an array, or an already open source (given back as it is).
+    """Open a path, a camera, an array, or an already open source (given back as it is).
 
-    The kind is told by the first bytes, never by the suffix. `options` go to the source's constructor (`color`,
+    The kind of a file is told by its first bytes, never by the suffix. A number, a path to a device and a text with
+    ` ! ` (a GStreamer pipeline) are cameras. `options` go to the source's constructor (`color`,
     `region` for DICOM; `fps` for arrays and images; ...); `geometry` replaces the millimetres of any kind.
 
     Raises `SourceFormatError`, listing what is read, for another kind of file; `SourceError` when there is nothing
@@ -52,6 +57,8 @@ def open_source(
         source = spec
     elif isinstance(spec, np.ndarray):
         source = _made(ArraySource, spec, clock, options)
+    elif isinstance(spec, int) or (isinstance(spec, str) and " ! " in spec):
+        source = _made(CameraSource, spec, clock, options)
     elif isinstance(spec, (str, Path)):
         source = _from_path(Path(spec), clock, options)
     else:
@@ -62,6 +69,8 @@ def open_source(
 def _from_path(path: Path, clock: Clock | None, options: dict[str, Any]) -> Source:
     if path.is_dir():
         return _made(ImageFolderSource, path, clock, options)
+    if path.is_char_device():
+        return _made(CameraSource, path, clock, options)
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -73,6 +82,8 @@ def _from_path(path: Path, clock: Clock | None, options: dict[str, Any]) -> Sour
         return _made(DicomSource, path, clock, options)
     if head[:6] == b"\x93NUMPY":
         return _made(ArraySource, _npy(path), clock, {"name": path.name, **options})
+    if head.startswith(SEQUENCE_STARTS):
+        return _made(SequenceSource, path, clock, options)
     if _video(head):
         return _made(VideoSource, path, clock, options)
     if head.startswith(IMAGE_STARTS) or _bmp(head):

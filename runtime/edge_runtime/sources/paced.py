@@ -31,8 +31,10 @@ class PacedSource(Source):
         loop_s: start again at the end until frames of so many seconds have been played.
         clock: what the pace is kept by.
 
-    `Frame.index` and `device_ns` go on growing over the loops. Raises `ConfigError` for an `fps` or `loop_s`
-    that is not positive and for a live `source`; `SourceError` when neither `fps` nor the file gives a rate.
+    `Frame.index` and `device_ns` go on growing over the loops. The `poses` of a tracked recording move with the pass
+    that is being played, so `poses.at(frame.arrival_ns, ...)` is the pose of that frame; with an `fps` that was asked
+    for, the recording's times no longer are the host's: ask with `device_ns`. Raises `ConfigError` for an `fps`
+    or `loop_s` that is not positive and for a live `source`; `SourceError` when neither `fps` nor the file gives a rate.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class PacedSource(Source):
         self._loop = looped
         self._end_ns = None if loop_s is None else round(loop_s * 1e9)
         self._start_ns: int | None = None
+        self.poses = source.poses
         self._restart()
 
     def due_ns(self, index: int) -> int | None:
@@ -81,6 +84,7 @@ class PacedSource(Source):
     def _next(self) -> Frame | None:
         if self._start_ns is None:
             self._start_ns = self._clock.now_ns()
+            self._move_poses()
         offset_ns = self._pass_ns + (self.due_ns(self._in_pass) or 0)
         if self._end_ns is not None and offset_ns >= self._end_ns:
             return None
@@ -105,7 +109,12 @@ class PacedSource(Source):
             raise SourceError(f"source {self.name!r} has no frame; there is nothing to loop over")
         self._source.rewind()
         self._in_pass, self._pass_ns = 0, offset_ns
+        self._move_poses()
         return self._source.read()
+
+    def _move_poses(self) -> None:
+        if self.poses is not None:
+            self.poses.offset_ns = self._pass_ns + (0 if self._asked_fps is not None else self._start_ns or 0)
 
     def _count_one(self) -> int:
         index = self._index
@@ -117,6 +126,9 @@ class PacedSource(Source):
         self._source.rewind()
         self._start_ns = None
         self._restart()
+
+    def interrupt(self) -> None:
+        self._source.interrupt()
 
     def _release(self) -> None:
         self._source.close()

@@ -97,8 +97,8 @@ def test_options_that_a_kind_does_not_have_are_refused(tmp_path: Path, make_dico
         open_source(make_dicom(bytes(48 * 64)), colour="gray")
     with pytest.raises(ConfigError, match="open already"):
         open_source(ArraySource(IMAGES), fps=3)
-    with pytest.raises(ConfigError, match="a int cannot be opened"):
-        open_source(3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a float cannot be opened"):
+        open_source(3.5)  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_read_is_refused_with_the_list(tmp_path: Path) -> None:
