@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,8 @@ def network_tensors(
 ) -> list[Float32]:
     """(1, C, h, w) float32 of every `every`-th frame of `path`, at most `count`; raises as `open_source` does.
 
-    `scan_area` (x0, y0, x1, y1), pixels, half open, replaces the file's geometry.
+    The images of a folder may have different sizes. `scan_area` (x0, y0, x1, y1), pixels, half open, replaces the
+    file's geometry.
     """
     geometry = None
     if scan_area is not None:
@@ -39,7 +41,8 @@ def network_tensors(
             scan_area=Rectangle(x0=x0, y0=y0, x1=x1, y1=y1), origin="user", reason="given without a pixel size"
         )
     prepare, tensors = Preprocessor(spec), list[Float32]()
-    with open_source(path, geometry=geometry) as source:
+    options: dict[str, Any] = {"mixed_sizes": True} if path.is_dir() else {}  # stills of several machines
+    with open_source(path, geometry=geometry, **options) as source:
         for frame in source:
             tensor = prepare(frame).tensor  # every frame, because a stack has state
             if frame.index % every == 0:
