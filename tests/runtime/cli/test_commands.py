@@ -122,3 +122,28 @@ def test_signed_run(call, edge, key, frames):
     found = call("run", edge, frames, "--lossless", "--trust", key, "--require-signature")
     assert found.exit_code == 0, found.stderr
     assert "require_signature=True" in found.stderr
+
+
+def test_runner_and_provider_on_the_line(call, edge, frames):
+    pytest.importorskip("openvino")
+    found = call("verify", edge, "--runner", "openvino")
+    assert (found.exit_code, "no ladder for 'openvino'" in found.stderr) == (2, True)
+    found = call("run", edge, frames, "--lossless", "--runner", "openvino", "--target", "ort-cpu", "--json")
+    assert found.exit_code == 0, found.stderr
+    ladder = json.loads(found.stdout)["branches"]["segmentation"]["ladder"]
+    assert {rung["runner"] for rung in ladder} == {"openvino"}
+    assert "runner=openvino" in found.stderr
+    auto = call("verify", edge, "--runner", "auto")
+    assert auto.exit_code == 0, auto.stderr
+    assert "variant fp32 on onnxruntime: golden samples reproduced" in auto.stdout
+    text = call("run", edge, frames, "--lossless", "--runner", "auto").stdout
+    assert "rung fp32 on onnxruntime" in text
+
+
+def test_a_provider_or_runner_that_is_not_there_is_said(call, edge, frames):
+    found = call("run", edge, frames, "--lossless", "--provider", "NoSuchProvider")
+    assert found.exit_code == 4
+    assert "NoSuchProvider was asked for" in found.stderr
+    assert call("verify", edge, "--provider", "NoSuchProvider", "--runner", "onnxruntime").exit_code == 4
+    assert call("run", edge, frames, "--runner", "abacus").exit_code == 2
+    assert call("run", edge, frames, "--runner", "auto", "--target", "ort-cpu").exit_code == 2
