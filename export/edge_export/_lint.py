@@ -9,9 +9,10 @@ from typing import Any, Literal
 import onnx
 
 from edge_export._rules import RULES, TARGETS, Context, LintTarget, Rule
+from edge_export._rules.base import ALL, NVIDIA
 from edge_runtime.errors import ConfigError, LoweringError
 
-__all__ = ["Finding", "LintTarget", "lint", "require_clean", "rule_table"]
+__all__ = ["Finding", "LintTarget", "lint", "require_clean", "rule_markdown", "rule_table", "target_markdown"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,26 @@ def rule_table() -> list[dict[str, Any]]:
         {"id": r.id, "severity": r.severity, "targets": list(r.targets), "reason": r.reason, "fix": r.fix}
         for r in RULES
     ]
+
+
+def rule_markdown() -> str:
+    """The rules as the table of `docs/lint.md`."""
+    rows = [["rule", "severity", "targets", "why", "what to do"]]
+    for rule in RULES:
+        targets = "all" if rule.targets == ALL else "NVIDIA" if rule.targets == NVIDIA else ", ".join(rule.targets)
+        rows.append([f"`{rule.id}`", rule.severity, targets, rule.reason, rule.fix])
+    return _table(rows)
+
+
+def target_markdown() -> str:
+    """The targets as the table of `docs/lint.md`."""
+    rows = [["target", "newest opset", "why that one"]]
+    return _table(rows + [[f"`{t.name}`", str(t.max_opset), t.reason] for t in TARGETS.values()])
+
+
+def _table(rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
 def _apply(rule: Rule, context: Context) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge_export import Finding, lint, require_clean, rule_table, tidy, to_fp16, to_int8
+from edge_export.cpu_int8 import to_cpu_int8
 from edge_runtime.errors import ConfigError, LoweringError
 
 NVIDIA = ("jetpack6", "jetpack7", "tensorrt11", "rtx")
@@ -358,6 +359,17 @@ def test_our_own_files_are_clean(student, student_transposed, trained, target):
     for model in (student, student_transposed):
         for lowered in (tidy(model), to_fp16(model, trained.calibration), to_int8(model, trained.calibration)):
             assert lint(lowered.SerializeToString(), target) == []
+
+
+def test_the_form_for_cpus_is_theirs_alone(student, trained):
+    lowered = to_cpu_int8(tidy(student), trained.calibration)
+    for target in ALL:
+        errors = {finding.rule for finding in lint(lowered, target) if finding.severity == "error"}
+        assert ("qdq-uint8" in errors) == (target in NVIDIA)
+        assert bool(errors) == (target in NVIDIA)
+        if target in NVIDIA:
+            with pytest.raises(LoweringError, match="qdq-"):
+                require_clean(lowered, target)
 
 
 def test_bad_arguments(build):
