@@ -100,6 +100,7 @@ class Flavour:
 
     @property
     def rtx(self) -> bool:
+        """Whether it is TensorRT-RTX."""
         return self.name == "tensorrt_rtx"
 
 
