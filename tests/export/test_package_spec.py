@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from edge_export._labelled import labelled_pairs
 from edge_export._tensors import network_tensors, speckle_frames
 from edge_export.agree import MIN_AGREEMENT, MIN_SQNR_DB
 from edge_export.commands import NOT_VERIFIED, lint_file, package_from_spec
-from edge_export.package_spec import GoldenSection, LoweringSection, PackageSpec, VerificationSection
+from edge_export.package_spec import GoldenSection, LoweringSection, PackageSpec, VerificationSection, read_spec
 from edge_export.verify import MAX_DROP_POINTS
 from edge_runtime.bundle import Bundle, generate_key, verify_bundle
 from edge_runtime.errors import BundleError, ConfigError, EdgeError, LoweringError, SourceError
@@ -259,3 +260,28 @@ def test_the_example_file_shows_every_key_at_its_default():
     assert spec.verification.min_agreement == MIN_AGREEMENT
     assert spec.verification.min_sqnr_db == MIN_SQNR_DB
     assert spec.verification.runners == VerificationSection(images="a", masks="b").runners
+
+
+def test_the_recipe_of_the_network_from_elsewhere_is_whole():
+    spec = read_spec(Path(__file__).parents[2] / "examples" / "recipes" / "carotid.yaml")
+    assert spec.lowering.precisions == ("fp32", "fp16", "int8", "int8-cpu")
+    assert spec.verification.runners == ("onnxruntime", "openvino")
+    assert spec.verification.overrides == {}
+
+
+def test_the_images_of_a_folder_may_differ_in_size(folder, tmp_path):
+    spec = PreprocessSpec(steps=(ToGray(), Resize(height=48, width=48), Normalize()))
+    for name, size in (("a", (48, 48)), ("b", (60, 40))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros(size, np.uint8))
+    assert len(network_tensors(tmp_path, spec)) == 2
+
+
+@pytest.mark.slow
+def test_a_network_from_elsewhere_needs_no_torch():
+    if not os.environ.get("POCUS_DATA"):
+        pytest.skip("POCUS_DATA is not set")
+    from benchmarks.lowering.foreign import measure_foreign_onnx
+
+    figures = {figure.name: figure for figure in measure_foreign_onnx()}
+    assert figures["packaged, verified and quantized without torch"].value is True
+    assert all(figure.met is not False for figure in figures.values())
