@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edge_export._sbom import Origin
     from edge_export._tidy import convert_opset, tidy
     from edge_export.agree import AgreementReport, AgreementScore, verify_agreement
+    from edge_export.cpu_int8 import to_cpu_int8
     from edge_export.divergence import Divergence, first_divergence
     from edge_export.fp16 import islands, to_fp16
     from edge_export.gate import GateError, GateReport, check_model, rtx_gate, run_model
@@ -60,6 +61,7 @@ __all__ = [
     "run_variant",
     "self_test",
     "tidy",
+    "to_cpu_int8",
     "to_fp16",
     "to_int8",
     "torch_parity",
@@ -100,6 +102,7 @@ _HOMES = {
     "run_variant": "verify",
     "self_test": "_package",
     "tidy": "_tidy",
+    "to_cpu_int8": "cpu_int8",
     "to_fp16": "fp16",
     "to_int8": "int8",
     "torch_parity": "torch_export",

@@ -5,26 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto, shape_inference
+from onnx import shape_inference
 
 from edge_export._graph import single_line
+from edge_export.admit import admit
+from edge_runtime.bundle.limits import DEFAULT_LIMITS
 from edge_runtime.errors import ConfigError, LoweringError
 
 __all__ = ["read_bytes", "read_model", "with_input_shape"]
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """The ONNX model in `path`. Raises `ConfigError` when it cannot be read, `LoweringError` when it is no model."""
-    data = read_bytes(path)
-    try:
-        return onnx.load_model_from_string(data)
-    except Exception as error:  # protobuf's own type, by version
-        raise LoweringError(f"{path} is not an ONNX model: {single_line(error)}") from error
+    """The ONNX model in `path`, as `admit` lets it pass. Raises `ConfigError` when it cannot be read."""
+    return admit(read_bytes(path), name=str(path))
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of `path`, at least one. Raises `ConfigError`."""
+    """The bytes of a model file, at least one and no more than a bundle holds. Raises `ConfigError`."""
     try:
+        size, cap = path.stat().st_size, DEFAULT_LIMITS.member_bytes
+        if size > cap:  # before it fills the memory
+            raise ConfigError(f"{path} has {size:,} bytes; a bundle holds models of at most {cap:,}")
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; give an ONNX file") from error
@@ -37,8 +38,8 @@ def with_input_shape(model: onnx.ModelProto, shape: tuple[int, ...]) -> onnx.Mod
     """`model` with its one input fixed to `shape` (N, C, H, W) and the shapes of the outputs that follow from it.
 
     Open dimensions (named or unknown) are filled in; fixed ones must be equal already. Raises `ConfigError` for another
-    number of inputs, a type that is not float32, a shape that differs, and a model with the channels last; and
-    `LoweringError` where an output's shape does not follow from the input's.
+    number of inputs, a shape that differs, and a model with the channels last; and `LoweringError` where an output's
+    shape does not follow from the input's.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
@@ -47,9 +48,6 @@ def with_input_shape(model: onnx.ModelProto, shape: tuple[int, ...]) -> onnx.Mod
     if len(inputs) != 1:
         raise ConfigError(f"the model has the inputs {[item.name for item in inputs]}; one, of frames, is packaged")
     tensor = inputs[0].type.tensor_type
-    if tensor.elem_type != TensorProto.FLOAT:
-        kind = TensorProto.DataType.Name(tensor.elem_type)
-        raise ConfigError(f"input {inputs[0].name!r} is {kind}; export the model with a float32 input")
     found = [dim.dim_value or None for dim in tensor.shape.dim]
     _check_shape(inputs[0].name, found, shape)
     for dim, size in zip(tensor.shape.dim, shape, strict=True):

@@ -55,6 +55,7 @@ def package_from_spec(spec: Path, out: Path, key: Path | None, *, say: Say = lam
     settings = read_spec(spec)
     base = spec.resolve().parent
     _check_paths(out, key)
+    origins = _origins(settings, spec, base)
     files, report, contract, tensors = _lowered(settings, base, say)
     verification: Report | None = None
     if settings.verification is not None:
@@ -73,7 +74,7 @@ def package_from_spec(spec: Path, out: Path, key: Path | None, *, say: Say = lam
         golden_inputs=_golden(settings, tensors),
         card=_card(settings),
         verification=verification,
-        origins=_origins(settings, spec, base),
+        origins=origins,
         private_key=key,
     )
     with Bundle.open(out) as bundle:
@@ -303,14 +304,19 @@ def _card(settings: PackageSpec) -> ModelCard:
 def _origins(settings: PackageSpec, spec: Path, base: Path) -> list[Origin]:
     """What the file names, the model file and the file itself."""
 
-    def of(kind: Any, name: str, data: bytes, license: str = "") -> Origin:
-        return Origin(kind=kind, name=name, sha256=hashlib.sha256(data).hexdigest(), license=license)
+    def of(kind: Any, name: str, path: Path, license: str = "") -> Origin:
+        try:
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ConfigError(f"origins: {path} cannot be read: {error.strerror}") from error
+        return Origin(kind=kind, name=name, sha256=sha256, license=license)
 
     model = base / settings.model
-    found = [of("student", model.name, read_bytes(model), settings.license), of("recipe", spec.name, spec.read_bytes())]
+    found = [of("student", model.name, model, settings.license), of("recipe", spec.name, spec)]
     for item in settings.origins:
         if item.path:
-            found.append(of(item.kind, item.name, read_bytes(base / item.path), item.license))
+            found.append(of(item.kind, item.name, base / item.path, item.license))
         else:
             found.append(Origin(kind=item.kind, name=item.name, sha256=item.sha256, license=item.license))
     return found

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edge_export._shapes import with_input_shape
+from edge_export._shapes import read_model, with_input_shape
 from edge_export.commands import package_from_spec
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ConfigError, LoweringError
@@ -66,10 +66,6 @@ def test_models_that_cannot_be_fixed(build):
     two.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, (1,)))
     with pytest.raises(ConfigError, match=r"inputs \['image', 'more'\]"):
         with_input_shape(two, (1, 4, 8, 8))
-    whole = build([helper.make_node("Relu", ["image"], ["mask"])], {})
-    whole.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
-    with pytest.raises(ConfigError, match="is UINT8"):
-        with_input_shape(whole, (1, 4, 8, 8))
     nodes = [helper.make_node("NonZero", ["image"], ["places"]), helper.make_node("Cast", ["places"], ["mask"], to=1)]
     with pytest.raises(LoweringError, match="does not follow"):
         with_input_shape(build(nodes, {}, input_shape=OPEN, output_shape=(4, "k")), (1, 1, 8, 8))
@@ -77,6 +73,18 @@ def test_models_that_cannot_be_fixed(build):
     other = build(add, {"w": np.zeros((1, 1, 5, 5), np.float32)}, input_shape=OPEN, output_shape=OPEN)
     with pytest.raises(LoweringError, match="cannot take an input"):
         with_input_shape(other, (1, 1, 8, 8))
+
+
+def test_files_that_are_no_model(tmp_path):
+    for name, size, words in (("none", None, "cannot be read"), ("empty", 0, "is empty"), ("huge", 1 << 31, "at most")):
+        if size is not None:
+            with (tmp_path / name).open("wb") as file:
+                file.truncate(size)
+        with pytest.raises(ConfigError, match=words):
+            read_model(tmp_path / name)
+    (tmp_path / "noise").write_bytes(b"noise")
+    with pytest.raises(LoweringError, match="noise is not an ONNX model"):
+        read_model(tmp_path / "noise")
 
 
 @pytest.fixture
