@@ -34,7 +34,8 @@ class PacedSource(Source):
     `Frame.index` and `device_ns` go on growing over the loops. The `poses` of a tracked recording move with the pass
     that is being played, so `poses.at(frame.arrival_ns, ...)` is the pose of that frame; with an `fps` that was asked
     for, the recording's times no longer are the host's: ask with `device_ns`. Raises `ConfigError` for an `fps`
-    or `loop_s` that is not positive and for a live `source`; `SourceError` when neither `fps` nor the file gives a rate.
+    or `loop_s` that is not positive and for a live `source`; `SourceError` when neither `fps` nor the file
+    gives a rate.
     """
 
     def __init__(
