@@ -4,6 +4,7 @@ from edge_runtime.preprocess.labels import LabelPreprocessor
 from edge_runtime.preprocess.pixel_map import PixelMap
 from edge_runtime.preprocess.polar_map import PolarMap
 from edge_runtime.preprocess.preprocessor import Prepared, Preprocessor
+from edge_runtime.preprocess.scan_area import detect_scan_area
 from edge_runtime.preprocess.spec import (
     Bilateral,
     Clahe,
@@ -57,4 +58,5 @@ __all__ = [
     "ToPolar",
     "Unsharp",
     "ZScore",
+    "detect_scan_area",
 ]

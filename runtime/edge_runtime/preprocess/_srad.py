@@ -26,27 +26,27 @@ def _coefficients(image: F32, y: int, q0_squared: np.float32, out: F32) -> None:
     """c of row `y` of a padded image into `out[:width]`."""
     one, half, quarter, sixteenth = np.float32(1), np.float32(0.5), np.float32(0.25), np.float32(0.0625)
     a, b = q0_squared * (one + q0_squared), q0_squared * q0_squared
-    above, row, below = image[y - 1], image[y], image[y + 1]
-    for x in range(1, image.shape[1] - 1):
+    # views instead of x - 1 and x + 1, and np.divide (no test for 0): so the compiler takes 8 or 16 pixels at once
+    above, left, row, right, below = image[y - 1, 1:], image[y], image[y, 1:], image[y, 2:], image[y + 1, 1:]
+    for x in range(image.shape[1] - 2):
         here = row[x]
-        north, south, west, east = above[x] - here, below[x] - here, row[x - 1] - here, row[x + 1] - here
+        north, south, west, east = above[x] - here, below[x] - here, left[x] - here, right[x] - here
         total = north + south + west + east
         squares = north * north + south * south + west * west + east * east
         mean = here + quarter * total
         d = mean * mean
-        c = a * d / (b * d + (half * squares - sixteenth * total * total))
-        out[x - 1] = min(c, one)
+        c = np.divide(a * d, b * d + (half * squares - sixteenth * total * total))
+        out[x] = c if c < one else one
 
 
 @compiled
 def _update(image: F32, y: int, here: F32, below: F32, quarter: np.float32, out: F32) -> None:
     """Row `y` after one step: divergence of c times the gradient, the paper's eqs. for a unit grid."""
-    north, row, south, target = image[y - 1], image[y], image[y + 1], out[y]
-    width = image.shape[1] - 2
-    for x in range(1, width + 1):
-        v = row[x]
-        c = here[x - 1]
-        flow = c * ((north[x] - v) + (row[x - 1] - v)) + below[x - 1] * (south[x] - v) + here[x] * (row[x + 1] - v)
+    north, left, row, right, south = image[y - 1, 1:], image[y], image[y, 1:], image[y, 2:], image[y + 1, 1:]
+    target, here_right = out[y, 1:], here[1:]
+    for x in range(image.shape[1] - 2):
+        v, c = row[x], here[x]
+        flow = c * ((north[x] - v) + (left[x] - v)) + below[x] * (south[x] - v) + here_right[x] * (right[x] - v)
         target[x] = v + quarter * flow
 
 
