@@ -13,7 +13,8 @@ import onnx
 from edge_export._graph import default_opset
 from edge_export._lint import Finding, LintTarget, require_clean
 from edge_export._retype import QdqForm
-from edge_export._tidy import tidy
+from edge_export._tidy import convert_opset, tidy
+from edge_export.admit import admit
 from edge_export.cpu_int8 import to_cpu_int8
 from edge_export.fp16 import islands, to_fp16
 from edge_export.gate import GateReport, check_model, rtx_gate
@@ -38,6 +39,7 @@ _WRITTEN_FOR: dict[Precision, tuple[Target, ...]] = {
     "int8": ("ort-cpu", "tensorrt"),
     "int8-cpu": ("ort-cpu", "openvino"),
 }
+OLD_GOES_TO = 17  # where a model older than opset 13, the first with per-channel Q/DQ, is converted to
 _NOT_NVIDIA = ("ort-cpu", "openvino")  # lint targets of the same name; all others are NVIDIA's
 
 
@@ -123,7 +125,7 @@ def lower(
     for name in precisions:
         if not _lint_targets(name, targets):
             raise ConfigError(f"{name} is written for {_WRITTEN_FOR[name]}; none of targets {list(targets)} is that")
-    base = tidy(model)
+    base = _ready(model)
     ranges = collect_ranges(base, calibration_inputs, method=method, percentile=percentile)
     left_out = tuple(exclude)
     made: dict[Precision, onnx.ModelProto] = {"fp32": base}
@@ -149,6 +151,12 @@ def lower(
     ]
     report = LoweringReport(variants=tuple(rows), targets=tuple(targets), qdq_form=qdq_form, ranges=ranges)
     return {name: item.SerializeToString() for name, item in made.items()}, report
+
+
+def _ready(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model of any origin, admitted, at an opset that knows per-channel Q/DQ, and tidy."""
+    admitted = admit(model)
+    return tidy(convert_opset(admitted, OLD_GOES_TO) if default_opset(admitted) < 13 else admitted)
 
 
 def _lint_targets(name: Precision, targets: Sequence[LintTarget]) -> list[LintTarget]:

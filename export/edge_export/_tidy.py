@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
@@ -11,6 +12,8 @@ from edge_runtime.errors import LoweringError
 
 __all__ = ["convert_opset", "tidy"]
 
+Float64 = npt.NDArray[np.float64]
+
 # attributes that stay although they hold the default: parsers have read them wrongly or demanded them when absent
 _KEPT_ATTRIBUTES = frozenset({"kernel_shape", "axis", "group"})
 
@@ -18,11 +21,12 @@ _KEPT_ATTRIBUTES = frozenset({"kernel_shape", "axis", "group"})
 def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same function with less in the file; the argument is not changed.
 
-    Constant nodes become initializers, Identity and inference-time Dropout disappear, BatchNormalization is
-    folded into the convolution before it, `kernel_shape` is filled in, equal integer initializers are shared,
-    attributes equal to their default, documentation, metadata and `value_info` are dropped, and nodes and
-    tensors get short names (`Conv_3`, its weight `Conv_3.1`). Graph inputs and outputs keep their names.
-    Raises `LoweringError` when a BatchNormalization cannot be folded or the graph has sub-functions.
+    Constant nodes become initializers, Identity and inference-time Dropout disappear, BatchNormalization is folded into
+    the convolution before it or, where it has none of its own, becomes a Mul and an Add, `kernel_shape` is filled in,
+    equal integer initializers are shared, attributes equal to their default, documentation, metadata and `value_info`
+    are dropped, and nodes and tensors get short names (`Conv_3`, its weight `Conv_3.1`). Graph inputs and outputs keep
+    their names.
+    Raises `LoweringError` when a BatchNormalization has computed statistics or the graph has sub-functions.
     """
     if model.functions:
         raise LoweringError("the model holds local functions; export with optimize=True so that they are inlined")
@@ -114,36 +118,54 @@ def _bypass(model: onnx.ModelProto, kinds: set[str]) -> None:
 def _fold_batch_norm(model: onnx.ModelProto) -> None:
     """y = (Wx + b - mean) g / sqrt(var + eps) + beta is a convolution with W g/s and (b - mean) g/s + beta."""
     view = GraphView(model)
-    removed: set[str] = set()
+    kept: list[NodeProto] = []
     for node in view.nodes:
         if node.op_type != "BatchNormalization":
+            kept.append(node)
             continue
         conv = view.producer.get(node.input[0])
-        if conv is None or not _foldable(view, conv, node):
+        if not all(name in view.constants for name in node.input[1:5]) or len([o for o in node.output if o]) > 1:
             raise LoweringError(
-                f"BatchNormalization {node.name!r} does not follow a convolution of its own with constant weights; "
-                "put it right behind one, or leave it out of the student"
+                f"BatchNormalization {node.name!r} computes its statistics as in training; export in inference mode"
             )
-        _fold_one(model, view, conv, node)
-        removed.add(node.output[0])
-    _set_nodes(
-        model, [n for n in model.graph.node if not (n.op_type == "BatchNormalization" and n.output[0] in removed)]
-    )
+        if conv is not None and _foldable(view, conv):
+            _fold_one(model, view, conv, node)
+        else:
+            kept += _scale_and_shift(model, view, node)
+    _set_nodes(model, kept)
 
 
-def _foldable(view: GraphView, conv: NodeProto, norm: NodeProto) -> bool:
+def _scale_and_shift(model: onnx.ModelProto, view: GraphView, norm: NodeProto) -> list[NodeProto]:
+    """y = x f + (beta - mean f), channel by channel, for a normalization without a convolution of its own."""
+    factor, beta, mean = _normalization(view, norm)
+    shape = [-1] + [1] * (len(view.types[norm.input[0]].shape) - 2)
+    name = norm.output[0]
+    model.graph.initializer.append(constant(f"{name}.f", factor.reshape(shape).astype(np.float32)))
+    model.graph.initializer.append(constant(f"{name}.s", (beta - mean * factor).reshape(shape).astype(np.float32)))
+    return [
+        helper.make_node("Mul", [norm.input[0], f"{name}.f"], [f"{name}.x"]),
+        helper.make_node("Add", [f"{name}.x", f"{name}.s"], [name]),
+    ]
+
+
+def _normalization(view: GraphView, norm: NodeProto) -> tuple[Float64, Float64, Float64]:
+    """(g / sqrt(var + eps), beta, mean) by channel."""
+    gamma, beta, mean, variance = (numpy_helper.to_array(view.constants[n]).astype(np.float64) for n in norm.input[1:5])
+    epsilon = attribute(norm, "epsilon", 1e-5)
+    assert isinstance(epsilon, float)
+    return gamma / np.sqrt(variance + epsilon), beta, mean
+
+
+def _foldable(view: GraphView, conv: NodeProto) -> bool:
     if conv.op_type not in ("Conv", "ConvTranspose") or len(view.consumers.get(conv.output[0], [])) != 1:
         return False
     if conv.op_type == "ConvTranspose" and attribute(conv, "group", 1) != 1:
         return False
-    return view.weight(conv) is not None and all(name in view.constants for name in norm.input[1:5])
+    return view.weight(conv) is not None and conv.output[0] not in view.outputs
 
 
 def _fold_one(model: onnx.ModelProto, view: GraphView, conv: NodeProto, norm: NodeProto) -> None:
-    gamma, beta, mean, variance = (numpy_helper.to_array(view.constants[n]).astype(np.float64) for n in norm.input[1:5])
-    epsilon = attribute(norm, "epsilon", 1e-5)
-    assert isinstance(epsilon, float)
-    factor = gamma / np.sqrt(variance + epsilon)
+    factor, beta, mean = _normalization(view, norm)
     weight = numpy_helper.to_array(view.constants[conv.input[1]])
     shape = [1] * weight.ndim
     shape[0 if conv.op_type == "Conv" else 1] = -1

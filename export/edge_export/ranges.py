@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edge_export._graph import GraphView, main_input
+from edge_export.admit import admit_frames
 from edge_export.gate import open_session
 from edge_runtime.errors import ConfigError, LoweringError
 
@@ -87,7 +88,11 @@ def collect_ranges(
     memory is 16 KiB per tensor, whatever the number of frames. Raises `ConfigError` on a bad method, percentile or
     input and `LoweringError` when the model gives values that are not finite.
     """
-    _check_inputs(model, inputs, method, percentile)
+    if method not in METHODS:
+        raise ConfigError(f"method is {method!r}; choose {', '.join(METHODS)}")
+    if not 50.0 < percentile <= 100.0:
+        raise ConfigError(f"percentile is {percentile}; it must lie in (50, 100]")
+    admit_frames(inputs, *main_input(model))
     view = GraphView(model)
     names = [name for node in view.nodes for name in node.output if name and view.is_float(name)]
     run = _probe(model, view, names, threads)
@@ -114,19 +119,6 @@ def collect_ranges(
         low=low,
         high=high,
     )
-
-
-def _check_inputs(model: onnx.ModelProto, inputs: Sequence[Float32], method: str, percentile: float) -> None:
-    if method not in METHODS:
-        raise ConfigError(f"method is {method!r}; choose {', '.join(METHODS)}")
-    if not 50.0 < percentile <= 100.0:
-        raise ConfigError(f"percentile is {percentile}; it must lie in (50, 100]")
-    if len(inputs) == 0:
-        raise ConfigError("no inputs for quantization calibration; give preprocessed frames, never random numbers")
-    name, shape = main_input(model)
-    for index, sample in enumerate(inputs):
-        if sample.dtype != np.float32 or sample.shape != shape:
-            raise ConfigError(f"input {index} is {sample.dtype} {sample.shape}; {name!r} takes float32 {shape}")
 
 
 def _probe(

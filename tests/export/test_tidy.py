@@ -47,20 +47,45 @@ def test_batch_norm_is_folded(build, kind, bias):
     same_function(model, result, 2e-5)
 
 
-def test_batch_norm_alone_is_refused(build):
+def test_batch_norm_alone_becomes_a_scale_and_a_shift(build):
     nodes = [helper.make_node("BatchNormalization", ["image", "g", "b", "m", "v"], ["mask"])]
-    with pytest.raises(LoweringError, match="does not follow a convolution"):
-        tidy(build(nodes, norm_constants(4)))
+    model = build(nodes, norm_constants(4))
+    result = tidy(model)
+    assert [n.op_type for n in result.graph.node] == ["Mul", "Add"]
+    same_function(model, result, 2e-5)
 
 
-def test_batch_norm_behind_a_shared_convolution_is_refused(build):
+def test_batch_norm_behind_a_shared_convolution_leaves_it_alone(build):
     nodes = [
         helper.make_node("Conv", ["image", "w"], ["x"], pads=[1, 1, 1, 1]),
         helper.make_node("BatchNormalization", ["x", "g", "b", "m", "v"], ["y"]),
         helper.make_node("Add", ["x", "y"], ["mask"]),
     ]
-    with pytest.raises(LoweringError, match="of its own"):
-        tidy(build(nodes, {"w": f32(4, 4, 3, 3), **norm_constants(4)}))
+    model = build(nodes, {"w": f32(4, 4, 3, 3), **norm_constants(4)})
+    result = tidy(model)
+    assert [n.op_type for n in result.graph.node] == ["Conv", "Mul", "Add", "Add"]
+    same_function(model, result, 2e-5)
+
+
+def test_batch_norm_behind_a_convolution_that_is_an_output(build):
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["mask"], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["mask", "g", "b", "m", "v"], ["y"]),
+    ]
+    model = build(nodes, {"w": f32(4, 4, 3, 3), **norm_constants(4)})
+    model.graph.output.append(helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, (1, 4, 8, 8)))
+    result = tidy(model)
+    assert [o.name for o in result.graph.output] == ["mask", "y"]
+    same_function(model, result, 2e-5)
+
+
+def test_batch_norm_of_training_is_refused(build):
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["mean"], keepdims=0),
+        helper.make_node("BatchNormalization", ["image", "g", "b", "mean", "v"], ["mask"]),
+    ]
+    with pytest.raises(LoweringError, match="as in training"):
+        tidy(build(nodes, {**norm_constants(4), "axes": np.int64([0, 2, 3])}))
 
 
 def test_identity_constant_and_defaults_disappear(build):

@@ -1,0 +1,1 @@
+"""Lowering: from a student to the variants that run on devices."""
