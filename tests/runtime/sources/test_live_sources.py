@@ -1,0 +1,419 @@
+"""Sources that are live: pushed frames, a camera behind a fake driver, reconnecting, the three reads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_runtime.clock import ManualClock, MonotonicClock
+from edge_runtime.errors import ConfigError, CorruptFrameError, EdgeError, SourceError, SourceFormatError
+from edge_runtime.frame import Frame, FrameGeometry
+from edge_runtime.sources import (
+    ArraySource,
+    CameraSource,
+    LatestReader,
+    PushSource,
+    ReconnectEvent,
+    Reconnecting,
+    ReplaySource,
+    open_source,
+)
+
+IMAGE = np.zeros((4, 6), np.uint8)
+MM = FrameGeometry(row_mm=0.5, column_mm=0.25, origin="user", trusted=True, reason="")
+
+
+# --- push -------------------------------------------------------------------------------------------------------------
+
+
+def test_pushed_frames_are_stamped_when_pushed_and_owned_by_the_reader() -> None:
+    clock = ManualClock(5)
+    source = PushSource(geometry=MM, clock=clock)
+    image = IMAGE.copy()
+    assert source.push(image, device_ns=77)
+    image[:] = 9
+    clock.advance_ns(100)
+    assert source.push(image, geometry=FrameGeometry(), arrival_ns=50, copy=False)
+    first, second = source.read(), source.read()
+    assert first is not None
+    assert second is not None
+    assert (first.index, first.arrival_ns, first.device_ns, first.image.max(), first.geometry) == (0, 5, 77, 0, MM)
+    assert (second.index, second.arrival_ns, second.geometry.trusted) == (1, 50, False)
+    assert second.image is image
+
+
+def test_a_full_source_drops_the_oldest_and_counts_it() -> None:
+    source = PushSource(capacity=2)
+    for _ in range(5):
+        assert source.push(IMAGE)
+    source.end()
+    assert not source.push(IMAGE)
+    assert [frame.index for frame in source] == [3, 4]
+    counts = source.counts()
+    assert (counts.put, counts.taken, counts.dropped, counts.inside) == (6, 2, {"replaced": 3, "closed": 1}, 0)
+
+
+def test_many_threads_push_without_loss_into_a_blocking_source() -> None:
+    source = PushSource(capacity=2, policy="block", live=False)
+    threads = [threading.Thread(target=lambda: [source.push(IMAGE) for _ in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    ender = threading.Thread(target=lambda: ([t.join() for t in threads], source.end()))
+    ender.start()
+    assert [frame.index for frame in source] == list(range(200))
+    ender.join()
+    counts = source.counts()
+    assert (counts.put, counts.taken, counts.inside) == (200, 200, 0)
+
+
+def test_a_waiting_read_ends_with_the_source() -> None:
+    source = PushSource()
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(source.read()))
+    thread.start()
+    source.interrupt()
+    thread.join(10)
+    assert found == [None]
+    source.close()
+    assert not source.push(IMAGE)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((0, 3), np.uint8), np.zeros((2, 2), np.float32), np.zeros((2, 2, 4), np.uint8)]
+)
+def test_an_image_that_is_none_is_refused_where_it_is_pushed(image: Any) -> None:
+    source = PushSource()
+    with pytest.raises(ConfigError, match="frame 0: image has shape"):
+        source.push(image)
+    assert source.counts().put == 0
+    with pytest.raises(ConfigError, match="capacity"):
+        PushSource(capacity=0)
+
+
+# --- camera -----------------------------------------------------------------------------------------------------------
+
+
+class FakeCapture:
+    """A driver: plays `images` (None: a grab that fails) after one warm-up frame, and grants what is in `grants`."""
+
+    def __init__(
+        self, images: Sequence[Any], *, opened: bool = True, grants: bool = True, stamp_ms: float = 0.0
+    ) -> None:
+        self.images = [IMAGE, *images]
+        self.opened, self.grants, self.stamp_ms = opened, grants, stamp_ms
+        self.values: dict[int, float] = {int(cv2.CAP_PROP_FPS): 25.0}
+        self.released = 0
+        self.at = -1
+
+    def isOpened(self) -> bool:
+        return self.opened
+
+    def grab(self) -> bool:
+        self.at += 1
+        return self.at < len(self.images) and self.images[self.at] is not None
+
+    def retrieve(self) -> tuple[bool, Any]:
+        return True, self.images[self.at]
+
+    def get(self, prop: int, /) -> float:
+        return self.stamp_ms if prop == cv2.CAP_PROP_POS_MSEC else self.values.get(prop, 0.0)
+
+    def set(self, prop: int, value: float, /) -> bool:
+        if self.grants:
+            self.values[prop] = value
+        return self.grants
+
+    def release(self) -> None:
+        self.released += 1
+
+
+def camera(capture: FakeCapture, **options: Any) -> CameraSource:
+    return CameraSource(0, opener=lambda device, backend: capture, **options)
+
+
+def test_a_camera_gives_rgb_frames_with_both_clocks() -> None:
+    red = np.zeros((2, 3, 3), np.uint8)
+    red[..., 2] = 200  # OpenCV's order is BGR
+    capture = FakeCapture([red, IMAGE], stamp_ms=12.5)
+    with camera(capture, width=6, height=4, fps=30, fourcc="MJPG", clock=ManualClock(9)) as source:
+        assert (source.live, source.fps, source.name) == (True, 30.0, "video0")
+        frame, grey = source.read(), source.read()
+    assert frame is not None
+    assert grey is not None
+    assert (frame.index, frame.arrival_ns, frame.device_ns) == (0, 9, 12_500_000)
+    assert frame.image[0, 0].tolist() == [200, 0, 0]
+    assert (grey.index, grey.image.shape) == (1, (4, 6))
+    assert capture.released == 1
+
+
+def test_the_backend_follows_the_device() -> None:
+    seen = []
+
+    def opener(device: int | str, backend: int) -> FakeCapture:
+        seen.append((device, backend))
+        return FakeCapture([])
+
+    pipeline = "v4l2src ! videoconvert ! appsink"
+    for device in (3, "/dev/video7", pipeline):
+        CameraSource(device, opener=opener).close()
+    assert seen == [(3, cv2.CAP_V4L2), ("/dev/video7", cv2.CAP_V4L2), (pipeline, cv2.CAP_GSTREAMER)]
+
+
+def test_a_setting_that_is_not_granted_is_an_error() -> None:
+    for setting, message in (
+        ({"width": 640}, "width 640 was asked for and the driver gives 0"),
+        ({"fps": 60}, "fps 60 was asked for and the driver gives 25"),
+        ({"fourcc": "MJPG"}, "fourcc MJPG was asked for and the driver gives nothing"),
+    ):
+        capture = FakeCapture([], grants=False)
+        with pytest.raises(SourceError, match=message):
+            camera(capture, **setting)
+        assert capture.released == 1
+    assert camera(FakeCapture([], grants=False), fps=25.5).fps == 25.0
+
+
+def test_a_camera_that_stops_or_never_starts() -> None:
+    with pytest.raises(SourceError, match="cannot be opened"):
+        camera(FakeCapture([], opened=False))
+    dead = FakeCapture([])
+    dead.images = []
+    with pytest.raises(SourceError, match=r"gave no frame \(after 0\)"):
+        camera(dead)
+    assert dead.released == 1
+    source = camera(FakeCapture([IMAGE, None]))
+    assert source.read() is not None
+    with pytest.raises(SourceError, match=r"gave no frame \(after 1\)"):
+        source.read()
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((0, 4), np.uint8), np.zeros((2, 2, 4), np.uint8), np.zeros((2, 2), np.float32)]
+)
+def test_a_frame_that_is_none_is_corrupt_and_the_next_is_read(bad: Any) -> None:
+    source = camera(FakeCapture([bad, IMAGE]))
+    with pytest.raises(CorruptFrameError) as caught:
+        source.read()
+    assert caught.value.index == 0
+    frame = source.read()
+    assert frame is not None
+    assert frame.index == 1
+    hopeless = FakeCapture([bad] * 20)
+    hopeless.images[0] = bad
+    with pytest.raises(SourceError, match="none of its first 10 frames"):
+        camera(hopeless)
+
+
+def test_a_change_of_size_withdraws_the_calibration() -> None:
+    source = camera(FakeCapture([IMAGE, np.zeros((8, 12), np.uint8), IMAGE]), geometry=MM)
+    geometries = [frame.geometry for frame in (source.read(), source.read(), source.read()) if frame]
+    assert geometries[0] == MM
+    assert not geometries[1].trusted
+    assert "from 4 x 6 to 8 x 12" in geometries[1].reason
+    assert not geometries[2].trusted
+
+
+def test_a_camera_that_is_not_there_is_refused() -> None:
+    """Without a camera, all that can be tested of the real thing is its refusal."""
+    with pytest.raises(SourceError, match="there is no camera /dev/video63"):
+        CameraSource(63)
+    with pytest.raises(SourceError, match="there is no camera /dev/video63"):
+        open_source(63)
+    if "GStreamer:                   NO" in cv2.getBuildInformation():
+        with pytest.raises(SourceError, match="without GStreamer"):
+            open_source("videotestsrc ! appsink")
+    with pytest.raises(SourceError, match="cannot be opened"):
+        open_source(Path("/dev/null"))
+    for wrong in ({"device": -1}, {"device": True}, {"width": 0}, {"fps": -1}, {"fourcc": "MJPEG"}):
+        with pytest.raises(ConfigError):
+            CameraSource(**({"device": 0} | wrong))
+
+
+# --- reconnecting -----------------------------------------------------------------------------------------------------
+
+
+class Line:
+    """A factory that plays its scripts one after the other; an error in place of a script fails that opening."""
+
+    def __init__(self, *scripts: list[Frame | EdgeError] | EdgeError) -> None:
+        self.scripts = list(scripts)
+        self.opened: list[ReplaySource] = []
+
+    def __call__(self) -> ReplaySource:
+        script = self.scripts.pop(0)
+        if isinstance(script, EdgeError):
+            raise script
+        self.opened.append(ReplaySource(script))
+        return self.opened[-1]
+
+
+def frames(count: int) -> list[Frame | EdgeError]:
+    return [Frame(image=IMAGE, index=k, arrival_ns=k) for k in range(count)]
+
+
+LOST = SourceError("unplugged")
+
+
+def test_a_lost_source_is_opened_again_with_growing_waits() -> None:
+    clock = ManualClock()
+    told: list[ReconnectEvent] = []
+    line = Line([*frames(2), LOST], LOST, LOST, LOST, [*frames(1), LOST], frames(2))
+    source = Reconnecting(line, first_s=1, factor=3, limit_s=5, on_event=told.append, clock=clock)
+    assert [frame.index for frame in source] == [0, 1, 2, 3, 4]
+    seconds = [(event.kind, event.time_ns // 10**9, event.attempt) for event in source.events]
+    assert seconds == [
+        ("lost", 0, 0),
+        ("retry", 1, 1),
+        ("retry", 4, 2),
+        ("retry", 9, 3),
+        ("reconnected", 14, 4),
+        ("lost", 14, 0),
+        ("reconnected", 15, 1),
+    ]
+    assert tuple(told) == source.events
+    counts = source.counts()
+    assert (counts.lost, counts.attempts, counts.reconnected) == (2, 5, 2)
+    for old in line.opened[:-1]:
+        with pytest.raises(SourceError, match="is closed"):
+            old.read()
+
+
+def test_a_source_that_opens_and_gives_nothing_uses_up_its_attempts() -> None:
+    source = Reconnecting(Line(*[[LOST]] * 4), first_s=0.1, attempts=2, clock=ManualClock())
+    with pytest.raises(SourceError, match="gone after 2 attempts: unplugged"):
+        source.read()
+    assert [event.kind for event in source.events] == ["lost", "reconnected", "lost", "reconnected", "lost", "gave_up"]
+
+
+def test_corrupt_frames_pass_with_the_index_of_the_whole() -> None:
+    bad = CorruptFrameError("torn", 0)
+    source = Reconnecting(Line([*frames(1), LOST], [bad, *frames(1)]), first_s=0, clock=ManualClock())
+    assert source.read() is not None
+    with pytest.raises(CorruptFrameError) as caught:
+        source.read()
+    assert caught.value.index == 1
+    frame = source.read()
+    assert frame is not None
+    assert (frame.index, source.read()) == (2, None)
+
+
+def test_what_will_not_get_better_is_raised_at_once() -> None:
+    with pytest.raises(SourceError, match="unplugged"):
+        Reconnecting(Line(LOST))
+    source = Reconnecting(Line([SourceFormatError("no such coding")]), clock=ManualClock())
+    with pytest.raises(SourceFormatError):
+        source.read()
+    for wrong in ({"first_s": -1}, {"first_s": 20}, {"factor": 0.5}, {"attempts": 0}):
+        with pytest.raises(ConfigError):
+            Reconnecting(Line(frames(1)), **wrong)  # type: ignore[arg-type]
+
+
+def test_a_wait_can_be_interrupted() -> None:
+    source = Reconnecting(Line([LOST]), first_s=1e3, limit_s=1e3, clock=MonotonicClock())
+    errors: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            source.read()
+        except SourceError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    source.interrupt()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(errors) == 1
+    source.close()
+
+
+# --- the three reads --------------------------------------------------------------------------------------------------
+
+
+def settled(reader: LatestReader, arrived: int) -> None:
+    """Wait until the reader's thread has taken `arrived` frames."""
+    for _ in range(10_000):
+        if reader.counts().arrived >= arrived:
+            return
+        threading.Event().wait(0.001)
+    raise AssertionError(f"{reader.counts()} after ten seconds")
+
+
+def test_the_three_reads_differ_as_they_say() -> None:
+    clock = ManualClock()
+    push = PushSource(clock=clock)
+    with LatestReader(push, clock=clock) as reader:
+        assert reader.read_latest() is None
+        assert reader.async_read(0) is None
+        for _ in range(3):
+            push.push(IMAGE)
+        settled(reader, 3)
+        clock.advance_ns(30_000_000)
+        latest = reader.read_latest()
+        assert latest is not None
+        assert (latest.frame.index, latest.age_ns) == (2, 30_000_000)
+        assert reader.read_latest(max_age_ms=29) is None
+        newest = reader.async_read(0)
+        assert newest is not None
+        assert newest.index == 2
+        assert reader.async_read(0) is None, "it has been seen"
+        assert reader.read_latest() is not None, "a look does not mind"
+        push.push(IMAGE)
+        settled(reader, 4)
+        assert reader.read(0) is None, "what was there before the call is not a new frame"
+        counts = reader.counts()
+        assert (counts.arrived, counts.corrupt) == (4, 0)
+        assert counts.unseen == 3  # two of the first three, and the one that `read` passed over
+
+
+def test_read_waits_for_a_new_frame() -> None:
+    push = PushSource()
+    with LatestReader(push) as reader:
+        push.push(IMAGE)
+        settled(reader, 1)
+        found: list[Frame | None] = []
+        thread = threading.Thread(target=lambda: found.append(reader.read(10_000)))
+        thread.start()
+        while not found:
+            push.push(IMAGE)
+            thread.join(0.01)
+        assert found[0] is not None
+        assert found[0].index >= 1
+
+
+def test_an_end_a_loss_and_a_corrupt_frame() -> None:
+    torn = CorruptFrameError("torn", 0)
+    with LatestReader(ReplaySource([torn, *frames(1)], live=True, clock=ManualClock())) as reader:
+        last = reader.async_read(10_000)
+        assert last is not None
+        with pytest.raises(SourceError, match="no more frames: it has ended"):
+            reader.async_read(10_000)
+        assert reader.counts().corrupt == 1
+    with LatestReader(ReplaySource([LOST], live=True)) as reader, pytest.raises(SourceError, match="unplugged"):
+        reader.read(10_000)
+    with pytest.raises(SourceError, match="is closed"):
+        reader.async_read()
+    with pytest.raises(ConfigError, match="is not live"):
+        LatestReader(ArraySource(IMAGE[None]))
+    with LatestReader(PushSource()) as reader, pytest.raises(ConfigError, match="timeout_ms"):
+        reader.async_read(-1)
+
+
+def test_a_source_that_does_not_return_is_named() -> None:
+    gate = threading.Event()
+
+    class Stuck(ReplaySource):
+        def _next(self) -> Frame | None:
+            gate.wait()
+            return None
+
+    reader = LatestReader(Stuck([], live=True))
+    with pytest.raises(SourceError, match=r"not returned for 0\.01 s"):
+        reader.close(timeout_s=0.01)
+    gate.set()
+    reader.close()
