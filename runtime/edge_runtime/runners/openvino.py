@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edge_runtime.bundle._onnx_walk import walk_model
 from edge_runtime.bundle.limits import DEFAULT_LIMITS
-from edge_runtime.bundle.manifest import InputSpec, OutputSpec, Precision
+from edge_runtime.bundle.manifest import InputSpec, OutputSpec
 from edge_runtime.errors import ConfigError, InferenceError, ModelRefusedError, ProviderUnavailableError, RunnerError
 from edge_runtime.optional import require
 from edge_runtime.runners.base import Arrays, Interface, Runner, require_limits
@@ -26,6 +26,10 @@ _HINTS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _REDUCED = {"f16", "bf16"}  # what a float32 computation must not be done in unasked
 _INTEGER = {"i8", "u8"}
 _LOOPS = {"Loop", "If", "TensorIterator"}
+_NOISE = (  # lines of its exceptions that stand in every one
+    "Exception from", "Check '", "[ ERROR ]", "FrontEnd API failed", "Model wasn't fully converted", "Summary:",
+    "Failed operations detailed log", "To facilitate the conversion",
+)  # fmt: skip
 # attributes that openvino 2026.4 reads and passes over: ONNX's node tests of them fail without an error
 _MISREAD = {"Resize": ("antialias", "exclude_outside")}
 _STORED = {"Const", "Input", "Output", "Reorder"}  # layers that hold or move numbers and compute none
@@ -74,7 +78,7 @@ class OpenVinoRunner(Runner):
         threads: int = 1,
         timeout_s: float | None = None,
         arithmetic: Literal["f32", "f16", "bf16"] = "f32",
-        precision: Precision | None = None,
+        precision: Literal["fp32", "fp16", "int8"] | None = None,
     ) -> None:
         super().__init__(name="openvino", variant=variant, input=input, outputs=outputs)
         require_limits(threads, timeout_s)
@@ -251,5 +255,5 @@ def _told(value: Any) -> str:
 def _reason(error: Exception) -> str:
     """What an exception of OpenVINO says, without the lines about its own sources."""
     lines = [line.strip() for line in str(error).splitlines()]
-    telling = [line for line in lines if line and not line.startswith(("Exception from", "Check '", "[ ERROR ]"))]
+    telling = [line for line in lines if line and not line.startswith(_NOISE)]
     return (" ".join(telling) or type(error).__name__)[:300]
