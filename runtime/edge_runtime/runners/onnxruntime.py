@@ -13,7 +13,15 @@ from edge_runtime.bundle.manifest import InputSpec, OutputSpec
 from edge_runtime.clock import MonotonicClock
 from edge_runtime.errors import InferenceError, ModelRefusedError, ProviderUnavailableError
 from edge_runtime.optional import require
-from edge_runtime.runners._ort_provider import CPU, DeviceBuffers, foreign_nodes, install_line, provider_options
+from edge_runtime.runners._ort_provider import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    DeviceBuffers,
+    foreign_nodes,
+    install_line,
+    provider_options,
+)
 from edge_runtime.runners.base import Arrays, Interface, Runner, require_limits
 
 __all__ = ["OrtRunner"]
@@ -72,11 +80,11 @@ class OrtRunner(Runner):
         self._require_manifest(_interface(session.get_inputs()), _interface(session.get_outputs()))
         binding = session.io_binding()
         arrays = {spec.name: np.empty(spec.shape, np.float32) for spec in self.outputs}
-        if self.provider == CPU:
+        if self.provider in (CUDA, TENSORRT):
+            self._device = DeviceBuffers(self._ort, binding, self.input, arrays)
+        else:
             for name, array in arrays.items():
                 binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        else:
-            self._device = DeviceBuffers(self._ort, binding, self.input, arrays)
         self._session, self._binding, self._arrays = session, binding, arrays
         self._options: Any = self._ort.RunOptions()
         self._options.log_severity_level = _QUIET
