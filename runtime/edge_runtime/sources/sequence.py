@@ -15,6 +15,7 @@ from edge_runtime.frame import Frame, FrameGeometry
 from edge_runtime.geometry import Pose
 from edge_runtime.sources.base import Source
 from edge_runtime.sources.tracked import TrackedSequence, image_poses, read_sequence
+from edge_runtime.sources.tracked._nrrd_text import vectors
 
 __all__ = ["SequenceSource"]
 
@@ -29,8 +30,9 @@ class SequenceSource(Source):
     (`{"ImageToProbe": matrix}`); a record whose tracking or image failed gives no pose. `Frame.device_ns` is the
     recorded time since the first record, which may repeat or fall; a frame is then due when the one before it was, and
     `timing_note` says so. `fps` takes the place of the recorded times. `orientation` is what to believe in place of the
-    file; images of a file that does not say how they lie are given as stored. A record whose image is not `OK` is a
-    `CorruptFrameError`.
+    file; images of a file that does not say how they lie are given as stored. Without `transform` the millimetres are
+    those of an NRRD file that names its space, as 3D Slicer writes it; a MetaImage of PLUS has none. A record whose
+    image is not `OK` is a `CorruptFrameError`.
 
     Raises what `read_sequence` and `image_poses` raise; `SourceFormatError` for a file without images and for times
     more than an hour apart; `ConfigError` when poses are asked for and there is no time to give them.
@@ -76,7 +78,7 @@ class SequenceSource(Source):
         self.sequence = sequence
         self._frames = frames
         self._good = sequence.images_usable
-        self._geometry: FrameGeometry | tuple[FrameGeometry, ...] = FrameGeometry()
+        self._geometry: FrameGeometry | tuple[FrameGeometry, ...] = _placed(sequence, name)
         if transform is not None:
             self._geometry = self._fill_poses(transform, constants)
         elif constants:
@@ -128,6 +130,25 @@ class SequenceSource(Source):
 
     def _rewind(self) -> None:
         self._index = 0
+
+
+def _placed(sequence: TrackedSequence, name: str) -> FrameGeometry:
+    """Millimetres out of the axes of an NRRD file; trusted where it names a space, whose unit is the millimetre."""
+    if "space directions" not in sequence.fields:
+        return FrameGeometry()
+    steps = np.linalg.norm(vectors(sequence.fields["space directions"]), axis=1)
+    if len(steps) < 2 or not steps[:2].min() > 0:
+        raise SourceFormatError(
+            f"{name}: the space directions {sequence.fields['space directions'][:60]} give no pixel size"
+        )
+    known = "space" in sequence.fields
+    return FrameGeometry(
+        row_mm=float(steps[1]),
+        column_mm=float(steps[0]),
+        origin="space-directions",
+        trusted=known,
+        reason="" if known else "the file gives a pixel size and names no space, so its unit is not known",
+    )
 
 
 def _schedule(times: npt.NDArray[np.int64] | None, name: str) -> tuple[npt.NDArray[np.int64] | None, float | None, str]:

@@ -270,6 +270,19 @@ def test_files_are_opened_by_their_content(sequence: TrackedSequence, tmp_path: 
         SequenceSource(sequence, fps=0)
 
 
+def test_millimetres_of_a_file_that_names_its_space(sequence: TrackedSequence) -> None:
+    axes = {"space directions": "(0.0,0.2,0.0) (0.3,0.0,0.0) (0.0,0.0,1.0)"}
+    known = SequenceSource(replace(sequence, fields={**axes, "space": "left-posterior-superior"})).read()
+    assert known is not None
+    assert known.geometry.require_mm() == (0.3, 0.2)
+    unknown = SequenceSource(replace(sequence, fields=axes)).read()
+    assert unknown is not None
+    assert not unknown.geometry.trusted
+    assert "names no space" in unknown.geometry.reason
+    with pytest.raises(SourceFormatError, match="give no pixel size"):
+        SequenceSource(replace(sequence, fields={"space directions": "(0,0,0) (0,0,0) (0,0,1)"}))
+
+
 def test_a_real_sweep_gives_frames_and_poses() -> None:
     data = os.environ.get("POCUS_DATA")
     if not data or not Path(data, "sweeps").is_dir():
