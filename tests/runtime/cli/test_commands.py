@@ -8,6 +8,7 @@ import pytest
 
 from edge_runtime import __version__
 from edge_runtime.bundle import Bundle
+from edge_runtime.runners import available_runners
 
 pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
@@ -125,7 +126,8 @@ def test_signed_run(call, edge, key, frames):
 
 
 def test_runner_and_provider_on_the_line(call, edge, frames):
-    pytest.importorskip("openvino")
+    if reason := available_runners()["openvino"]:
+        pytest.skip(reason)
     found = call("verify", edge, "--runner", "openvino")
     assert (found.exit_code, "no ladder for 'openvino'" in found.stderr) == (2, True)
     found = call("run", edge, frames, "--lossless", "--runner", "openvino", "--target", "ort-cpu", "--json")

@@ -7,10 +7,11 @@ from collections import Counter
 import pytest
 
 from edge_runtime.bundle import ALLOWED_OPERATORS
-from edge_runtime.runners import OpenVinoRunner
+from edge_runtime.runners import OpenVinoRunner, available_runners
 
 pytest.importorskip("onnx")
-pytest.importorskip("openvino")
+if reason := available_runners()["openvino"]:
+    pytest.skip(reason, allow_module_level=True)
 nodes = pytest.importorskip("benchmarks.lowering.nodes", reason="needs the repository's benchmarks")
 
 REFUSED = ("openvino does not read", "openvino does not compile", "which openvino computes otherwise", "manifest says")
