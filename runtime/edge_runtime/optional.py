@@ -13,8 +13,10 @@ __all__ = ["is_available", "require"]
 EXTRAS = {
     "cryptography": "sign",
     "cv2": "cv",
+    "cuda": "trt",
     "numba": "recon",
     "onnxruntime": "ort",
+    "openvino": "openvino",
     "pydicom": "dicom",
     "rich": "cli",
     "simplejpeg": "dicom",
