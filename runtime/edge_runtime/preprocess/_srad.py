@@ -11,14 +11,32 @@ c = a d / (q0^4 d + n), held at most at 1. Both n and d are never negative for p
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numba
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.reconstruct._kernels import compiled
-
 __all__ = ["diffuse"]
 
+F = TypeVar("F", bound=Callable[..., object])
 F32 = npt.NDArray[np.float32]
+
+log = logging.getLogger(__name__)
+
+
+def compiled(function: F) -> F:
+    """`function` compiled without the GIL and without tests for a zero divisor, which would keep loops scalar.
+
+    Its machine code is cached on disk where a folder can be written.
+    """
+    try:
+        return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    except RuntimeError as error:
+        log.warning("compiled code is not cached and costs seconds at each start (%s); set NUMBA_CACHE_DIR", error)
+        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
 
 
 @compiled
@@ -26,7 +44,7 @@ def _coefficients(image: F32, y: int, q0_squared: np.float32, out: F32) -> None:
     """c of row `y` of a padded image into `out[:width]`."""
     one, half, quarter, sixteenth = np.float32(1), np.float32(0.5), np.float32(0.25), np.float32(0.0625)
     a, b = q0_squared * (one + q0_squared), q0_squared * q0_squared
-    # views instead of x - 1 and x + 1, and np.divide (no test for 0): so the compiler takes 8 or 16 pixels at once
+    # views instead of x - 1 and x + 1, which might be negative: so the compiler takes 8 or 16 pixels at once
     above, left, row, right, below = image[y - 1, 1:], image[y], image[y, 1:], image[y, 2:], image[y + 1, 1:]
     for x in range(image.shape[1] - 2):
         here = row[x]
@@ -35,7 +53,7 @@ def _coefficients(image: F32, y: int, q0_squared: np.float32, out: F32) -> None:
         squares = north * north + south * south + west * west + east * east
         mean = here + quarter * total
         d = mean * mean
-        c = np.divide(a * d, b * d + (half * squares - sixteenth * total * total))
+        c = a * d / (b * d + (half * squares - sixteenth * total * total))
         out[x] = c if c < one else one
 
 

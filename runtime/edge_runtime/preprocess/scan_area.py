@@ -177,7 +177,7 @@ def _sector(region: Mask, on: Mask) -> Sector | None:
     # the far field is dark in places, never too deep
     radius_max = float(np.percentile(np.hypot(columns - apex_x, bottom - apex_y), DEEPEST))
     radius_min = _nearest(on, apex_x, apex_y, slope_left, slope_right)
-    if not radius_min < radius_max:
+    if radius_min is None or not radius_min < radius_max:
         return None
     return Sector(
         apex_x=apex_x,
@@ -189,16 +189,19 @@ def _sector(region: Mask, on: Mask) -> Sector | None:
     )
 
 
-def _nearest(on: Mask, apex_x: float, apex_y: float, left: float, right: float) -> float:
-    """The radius from which most pixels between the two sides are bright."""
+def _nearest(on: Mask, apex_x: float, apex_y: float, left: float, right: float) -> float | None:
+    """The radius from which most pixels between the two sides are bright; None where the sides hold too few."""
     y, x = np.mgrid[: on.shape[0], : on.shape[1]]
     down, across = y - apex_y, x - apex_x
     cone = (down > 0) & (across >= left * down) & (across <= right * down)
+    if np.count_nonzero(cone) < MIN_SHARE * on.size:
+        return None
     radii = np.hypot(across[cone], down[cone])
     start = int(radii.min())
     rings = radii.astype(np.intp) - start
-    share = np.bincount(rings, on[cone]) / np.maximum(1, np.bincount(rings))
-    run = max(3, len(share) // 50)
+    pixels = np.bincount(rings)
+    share = np.bincount(rings, on[cone]) / np.where(pixels > 0, pixels, 1)
+    run = max(1, len(share) // 50)
     most = (np.convolve(share, np.ones(run) / run, "valid") > 0.5) & (share[: len(share) - run + 1] > 0.5)
     return float(start + int(most.argmax()))
 
@@ -206,4 +209,4 @@ def _nearest(on: Mask, apex_x: float, apex_y: float, left: float, right: float) 
 def _overlap(shape: Mask, region: Mask, on: Mask) -> float:
     """Intersection over union of a shape and what is seen of the scan area, inside the shape or surely."""
     seen = region | _filled(on & shape)
-    return float(np.count_nonzero(shape & seen) / max(1, np.count_nonzero(shape | seen)))
+    return int((shape & seen).sum()) / max(1, int((shape | seen).sum()))

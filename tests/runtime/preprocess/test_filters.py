@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.frame import Frame, FrameGeometry, Rectangle
+from edge_runtime.frame import Frame, FrameGeometry, Rectangle, Sector
 from edge_runtime.preprocess import (
     Bilateral,
     Clahe,
+    CropToScanArea,
     EqualizeHistogram,
     Gamma,
     Letterbox,
@@ -32,6 +33,7 @@ from edge_runtime.preprocess import (
     Stack,
     Step,
     ToGray,
+    ToPolar,
     Unsharp,
     ZScore,
 )
@@ -293,3 +295,43 @@ def test_any_filters_on_either_side_of_the_size_leave_no_trace(
     item = frame(speckle(9), 10, geometry)
     assert np.array_equal(used(item).tensor, Preprocessor(PreprocessSpec(steps=steps))(item).tensor)
     assert np.isfinite(used(item).tensor).all()
+
+
+WHERE = st.sampled_from(
+    [Resize(height=180, width=200), Letterbox(height=200, width=160), ToPolar(height=220, width=200)]
+)
+KEEPING = tuple(step for step in EVERY if not isinstance(step, EqualizeHistogram))
+
+
+@given(
+    st.tuples(st.floats(110, 210), st.floats(95, 175)), WHERE, st.lists(st.sampled_from(KEEPING), max_size=2), st.data()
+)
+@settings(max_examples=30)
+def test_a_disc_comes_back_to_its_pixels_and_millimetres(
+    centre: tuple[float, float], size: Step, filters: list[Step], data: st.DataObject
+) -> None:
+    """Whatever the steps: its centre within half a source pixel, its area in mm^2 within 4 %."""
+    pytest.importorskip("numba")
+    area = data.draw(
+        st.sampled_from(
+            [
+                Rectangle(x0=40, y0=30, x1=290, y1=230),
+                Sector(apex_x=160, apex_y=-60, radius_min=90, radius_max=290, angle_min=-0.6, angle_max=0.6),
+            ]
+        )
+    )
+    geometry = FrameGeometry(row_mm=0.2, column_mm=0.1, scan_area=area, origin="user", trusted=True, reason="")
+    y, x = np.mgrid[:240, :320]
+    distance = np.hypot(x - centre[0], y - centre[1])
+    image = (40 + 170 * np.clip(22.5 - distance, 0, 1)).astype(np.uint8)
+    after = data.draw(st.booleans())
+    middle = (size, *filters) if after else (*filters, size)
+    prep = Preprocessor(PreprocessSpec(steps=(CropToScanArea(), MaskOutside(), *middle, MinMax())))
+    prepared = prep(frame(image, geometry=geometry))
+    back = prepared.map.probability_to_source(prepared.tensor[0, 0])
+    near = distance < 32
+    inner, outer = np.median(back[distance < 12]), np.median(back[near & (distance > 27)])
+    found = (back > (inner + outer) / 2) & near
+    assert np.hypot(x[found].mean() - centre[0], y[found].mean() - centre[1]) <= 0.5
+    mm2 = np.count_nonzero(found) * geometry.pixel_area_mm2
+    assert abs(mm2 / (np.pi * 22**2 * 0.02) - 1) < 0.04

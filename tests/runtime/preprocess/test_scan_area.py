@@ -171,3 +171,15 @@ def test_the_slanted_sides_of_a_butterfly_are_found() -> None:
     assert (
         np.abs(np.subtract(corners, [(97, 203), (672, 203), (78, 885), (691, 885)])).max() <= 10
     )  # a line lies on top
+
+
+@given(st.integers(0, 10_000), st.integers(16, 90), st.integers(16, 90), st.floats(0.5, 12), st.floats(0.05, 0.95))
+@settings(max_examples=40)
+def test_blobs_of_any_form_give_an_area_or_a_refusal(seed: int, h: int, w: int, sigma: float, share: float) -> None:
+    noise = cv2.GaussianBlur(np.random.default_rng(seed).normal(size=(h, w)), (0, 0), sigma)
+    image = np.where(noise > np.quantile(noise, share), 120, 0).astype(np.uint8)
+    try:
+        area = detect(image)
+    except GeometryError:
+        return
+    assert area.mask((h, w)).any()
