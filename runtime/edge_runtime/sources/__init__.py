@@ -13,7 +13,14 @@ from edge_runtime.sources.reader import LatestFrame, LatestReader, ReaderCounts
 from edge_runtime.sources.reconnecting import ReconnectCounts, ReconnectEvent, Reconnecting
 from edge_runtime.sources.replay import ReplaySource
 from edge_runtime.sources.sequence import SequenceSource
-from edge_runtime.sources.tracked import TrackedSequence, TransformGraph, image_poses, read_sequence, write_sequence
+from edge_runtime.sources.tracked import (
+    TrackedSequence,
+    TransformGraph,
+    image_poses,
+    read_sequence,
+    read_tum,
+    write_sequence,
+)
 from edge_runtime.sources.video import VideoSource
 
 __all__ = [
@@ -41,6 +48,7 @@ __all__ = [
     "image_poses",
     "open_source",
     "read_sequence",
+    "read_tum",
     "with_geometry",
     "write_sequence",
 ]

@@ -4,6 +4,7 @@ from edge_runtime.sources.tracked._files import read_sequence, write_sequence
 from edge_runtime.sources.tracked._graph import TransformGraph, split_name
 from edge_runtime.sources.tracked._poses import ImagePoses, image_poses, split_scale
 from edge_runtime.sources.tracked._sequence import ORIENTATIONS, TrackedSequence
+from edge_runtime.sources.tracked._tum import read_tum
 
 __all__ = [
     "ORIENTATIONS",
@@ -12,6 +13,7 @@ __all__ = [
     "TransformGraph",
     "image_poses",
     "read_sequence",
+    "read_tum",
     "split_name",
     "split_scale",
     "write_sequence",
