@@ -104,27 +104,19 @@ def package(
     written whole or not at all, opened again, and self-tested. Raises `LoweringError` for a `verification` with a gate
     that is neither met nor overridden, `ConfigError`, `BundleError` and its kin, `SelfTestError`.
     """
-    if verification is not None:
-        verification.require_passed()
-    if "fp32" not in models or not 1 <= len(golden_inputs) <= 8:
-        raise ConfigError(f"models {sorted(models)} must hold fp32, and {len(golden_inputs)} golden inputs be 1 to 8")
-    input_name, shape = main_input(onnx.load_model_from_string(models["fp32"]))
-    if len(shape) != 4:
-        raise ConfigError(f"the input has shape {shape}; a bundle takes NCHW")
-    input_spec = InputSpec(name=input_name, shape=(shape[0], shape[1], shape[2], shape[3]))
+    input_spec = _input(models, golden_inputs, verification)
     runs = {key: run_variant(data, key, golden_inputs, input_spec, output_specs) for key, data in models.items()}
     members = {f"variants/{key}.onnx": data for key, data in models.items()}
     golden = _golden(golden_inputs, runs["fp32"], members)
     stamp = _stamp(created)
-    about: dict[str, Any] = {
-        "card": card,
-        "input_spec": input_spec,
-        "output_specs": output_specs,
-        "verification": verification,
-    }
+    about: dict[str, Any] = {"card": card, "input_spec": input_spec, "output_specs": output_specs}
+    about["verification"] = verification
     bill = bill_of_materials(name, version, stamp, models=models, report=report, origins=origins, **about)
-    metadata = monai_metadata(name, version, preprocess=preprocess, **about)
-    proofs = _evidence(_proofs(report, verification, bill, metadata), evidence or {}, members)
+    items = {"Lowering": report.to_dict(), BILL: bill}
+    items[METADATA] = monai_metadata(name, version, preprocess=preprocess, **about)
+    if verification is not None:
+        items["Verification"] = verification.to_dict()
+    proofs = _evidence(items, evidence or {}, members)
     members["card.md"] = render_card(name, version, card, report, verification, output_specs).encode()
     manifest = Manifest(
         schema_version=schema_version(output_specs),
@@ -142,12 +134,34 @@ def package(
         golden=golden,
         evidence=proofs,
     )
-    with replacing(Path(path)) as temporary:
+    _write(Path(path), manifest, members, private_key)
+    return Path(path)
+
+
+def _input(
+    models: Mapping[str, bytes],
+    golden_inputs: Sequence[Float32],
+    verification: VerificationReport | AgreementReport | None,
+) -> InputSpec:
+    """The input of the fp32 file; raises for arguments that cannot be packaged."""
+    if verification is not None:
+        verification.require_passed()
+    if "fp32" not in models or not 1 <= len(golden_inputs) <= 8:
+        raise ConfigError(f"models {sorted(models)} must hold fp32, and {len(golden_inputs)} golden inputs be 1 to 8")
+    name, shape = main_input(onnx.load_model_from_string(models["fp32"]))
+    if len(shape) != 4:
+        raise ConfigError(f"the input has shape {shape}; a bundle takes NCHW")
+    return InputSpec(name=name, shape=(shape[0], shape[1], shape[2], shape[3]))
+
+
+def _write(
+    path: Path, manifest: Manifest, members: Mapping[str, bytes], private_key: Path | str | bytes | None
+) -> None:
+    with replacing(path) as temporary:
         write_bundle(temporary, manifest, members)
         if private_key is not None:
             sign_bundle(temporary, private_key)
         self_test(temporary)
-    return Path(path)
 
 
 def measure_parity(precision: str, found: Outputs, wanted: Outputs, output_specs: tuple[OutputSpec, ...]) -> Parity:
@@ -198,16 +212,6 @@ def _golden(inputs: Sequence[Float32], outputs: Outputs, members: dict[str, byte
         members.update({names[name]: npy_bytes(array) for name, array in found.items()})
         samples.append(GoldenSample(input=f"golden/{index}.in.npy", outputs=names))
     return tuple(samples)
-
-
-def _proofs(
-    report: LoweringReport,
-    verification: VerificationReport | AgreementReport | None,
-    bill: dict[str, Any],
-    metadata: dict[str, Any],
-) -> dict[str, Any]:
-    items: dict[str, Any] = {"Lowering": report.to_dict(), BILL: bill, METADATA: metadata}
-    return items if verification is None else {**items, "Verification": verification.to_dict()}
 
 
 def _evidence(items: Mapping[str, Any], extra: Mapping[str, Any], members: dict[str, bytes]) -> tuple[Evidence, ...]:

@@ -24,6 +24,7 @@ from edge_runtime.metrics.bootstrap import Interval, bootstrap_mean, paired_diff
 __all__ = [
     "ADVICE",
     "MAX_DROP_POINTS",
+    "Ends",
     "VariantScore",
     "VerificationReport",
     "check_overrides",
