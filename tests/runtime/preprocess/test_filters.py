@@ -335,3 +335,17 @@ def test_a_disc_comes_back_to_its_pixels_and_millimetres(
     assert np.hypot(x[found].mean() - centre[0], y[found].mean() - centre[1]) <= 0.5
     mm2 = np.count_nonzero(found) * geometry.pixel_area_mm2
     assert abs(mm2 / (np.pi * 22**2 * 0.02) - 1) < 0.04
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (1, 50), (7, 1)])
+@pytest.mark.parametrize(
+    "step", (*EVERY, Median(size=31), Bilateral(diameter=15), Clahe(tiles=32), Unsharp(sigma=10.0))
+)
+def test_images_smaller_than_a_filter_are_filtered(shape: tuple[int, int], step: Step) -> None:
+    pytest.importorskip("numba")
+    small = Letterbox(height=5, width=9)
+    for steps in ((step, small, ZScore()), (small, step, MinMax())):
+        tensor = Preprocessor(PreprocessSpec(steps=steps))(
+            frame(speckle(shape=(80, 80))[: shape[0], : shape[1]].copy())
+        )
+        assert np.isfinite(tensor.tensor).all()
