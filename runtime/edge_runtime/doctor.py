@@ -21,6 +21,8 @@ __all__ = ["Finding", "examine"]
 # extra of pocus-edge-runtime -> (import name, distribution) of what it brings; a test holds it against pyproject.toml
 EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
     "ort": (("onnxruntime", "onnxruntime"),),
+    "openvino": (("openvino", "openvino"),),
+    "trt": (("tensorrt", "tensorrt"), ("cuda", "cuda-python")),
     "cv": (("cv2", "opencv-python-headless"),),
     "dicom": (
         ("pydicom", "pydicom"),

@@ -291,6 +291,7 @@ CASES = [
     ("integer-constant", NVIDIA, lambda b: masked(b, bool), lambda b: masked(b, float)),
     ("element-type", ALL, lambda b: doubled(b, TensorProto.UINT16), lambda b: doubled(b, TensorProto.FLOAT16)),
     ("half-subnormal", ALL, lambda b: weight(b, 1e-6, np.float16), lambda b: weight(b, 0.0, np.float16)),
+    ("half-on-cpu", CPU[:1], lambda b: weight(b, 1.0, np.float16), lambda b: weight(b, 1.0)),
     ("computed-weight", NVIDIA, lambda b: computed_weight(b, True), lambda b: computed_weight(b, False)),
     ("grid-sample", ("tensorrt11",), grid_sample, relu),
     ("resize-mode", NVIDIA, lambda b: resize(b, mode="cubic"), lambda b: resize(b, mode="linear")),
@@ -358,7 +359,8 @@ def test_warnings_do_not_stop(build):
 def test_our_own_files_are_clean(student, student_transposed, trained, target):
     for model in (student, student_transposed):
         for lowered in (tidy(model), to_fp16(model, trained.calibration), to_int8(model, trained.calibration)):
-            assert lint(lowered.SerializeToString(), target) == []
+            found = {finding.rule for finding in lint(lowered.SerializeToString(), target)}
+            assert found <= ({"half-on-cpu"} if target == "ort-cpu" else set())
 
 
 def test_the_form_for_cpus_is_theirs_alone(student, trained):

@@ -22,7 +22,7 @@ def test_three_variants_and_their_table(lowered, student):
         assert row.file_bytes == len(models[row.id])
         assert row.macs == count_macs(student)
         assert row.opset == 18
-        assert row.warnings == ()
+        assert {finding.rule for finding in row.warnings} <= {"half-on-cpu"}
         tried = importlib.util.find_spec("tensorrt_rtx_bindings") is not None
         assert row.rtx.status == ("accepted" if tried else "not tried")
     assert report.variant("fp16").size_ratio < 0.56

@@ -18,7 +18,7 @@ MODULES = sorted(
 )
 HOST = ("torch", "onnx", "edge_export", "edge_sdk", "monai", "lightning_fabric", "optuna")
 # extras, by import name: none may be needed to import the package itself
-EXTRAS = ("onnxruntime", "cv2", "numba", "pydicom", "cryptography", "typer", "rich", "yaml", "simplejpeg")
+EXTRAS = ("onnxruntime", "cv2", "numba", "pydicom", "cryptography", "typer", "rich", "yaml", "simplejpeg", "openvino")
 
 
 def seen_after(statement: str, names: tuple[str, ...]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from edge_export._rules.base import NVIDIA, Complaints, Context, Rule, label, result
+from edge_export._rules.base import CPU, NVIDIA, Complaints, Context, Rule, label, result
 
 __all__ = ["RULES"]
 
@@ -157,6 +157,14 @@ RULES: tuple[Rule, ...] = (
         check=_subnormal,
         reason="below 2^-14 float16 loses precision bit by bit, and some kernels flush to zero",
         fix="keep the node in float32, or rescale the weights into the layer before",
+        severity="warning",
+    ),
+    Rule(
+        id="half-on-cpu",
+        check=_half_on_cpu,
+        reason="ONNX Runtime has no FP16 kernels for x86: the parts are computed in float32, so nothing gets faster",
+        fix="use the fp32 or the CPU's int8 variant here",
+        targets=CPU[:1],
         severity="warning",
     ),
 )

@@ -20,6 +20,7 @@ __all__ = [
     "Member",
     "OutputKind",
     "OutputSpec",
+    "Precision",
     "Target",
     "Variant",
     "schema_version",
