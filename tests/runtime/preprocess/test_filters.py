@@ -339,7 +339,7 @@ def test_a_disc_comes_back_to_its_pixels_and_millimetres(
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (1, 50), (7, 1)])
 @pytest.mark.parametrize(
-    "step", (*EVERY, Median(size=31), Bilateral(diameter=15), Clahe(tiles=32), Unsharp(sigma=10.0))
+    "step", [*EVERY, Median(size=31), Bilateral(diameter=15), Clahe(tiles=32), Unsharp(sigma=10.0)]
 )
 def test_images_smaller_than_a_filter_are_filtered(shape: tuple[int, int], step: Step) -> None:
     pytest.importorskip("numba")
