@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.result import Result
 from edge_runtime.runners.base import Runner
 from edge_runtime.streaming.contracts import Postprocess, Preprocess
+from edge_runtime.streaming.failing import ErrorPolicy
 from edge_runtime.streaming.policy import LadderPolicy, Policy
 
 __all__ = ["Branch", "Rung", "RungReport"]
@@ -63,7 +64,7 @@ class Branch:
     frame. `budget_ms` counts from the frame's arrival; None sets no deadline. `refine` is an optional stage that may
     change the result in place before it is published; it is the first thing to be left out, and a result without it
     is `degraded`. `policy` makes a fresh policy for every stream. All rungs take the same input. `left_out` tells of
-    rungs that could not be used before warm-up, for the report.
+    rungs that could not be used before warm-up, for the report. `errors` says what happens when a stage raises.
     """
 
     preprocess: Preprocess
@@ -75,6 +76,7 @@ class Branch:
     bundle_sha256: str = ""
     preprocess_sha256: str = ""
     left_out: tuple[RungReport, ...] = ()
+    errors: ErrorPolicy = field(default_factory=ErrorPolicy)
 
     def __post_init__(self) -> None:
         if not self.rungs:

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 
 from edge_runtime.clock import Clock
 from edge_runtime.streaming.estimate import CostEstimate
 from edge_runtime.streaming.policy import Action, Decision, Point, Policy, Situation
+from edge_runtime.streaming.records import DecisionRecord
+from edge_runtime.streaming.thermal import Cap
 
 __all__ = ["DeadlineController", "DecisionRecord"]
 
 _LOG_LENGTH = 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecisionRecord:
-    """One decision: on which frame, before which stage, with how much slack and which prediction, and why."""
-
-    frame: int
-    point: Point
-    action: Action
-    rung: int
-    reason: str
-    slack_ns: int | None
-    predicted_ns: int
 
 
 class DeadlineController:
@@ -33,15 +23,32 @@ class DeadlineController:
     The deadline of a frame is `arrival_ns + budget_ns`; without a budget nothing is refused. Costs are kept for
     `preprocess` and `refine` of the branch and for `infer` and `postprocess` of each rung. What is left is predicted as
     the sum of the p95 of its stages, which errs on the slow side. `log` keeps the last 4096 decisions, `counts` counts
-    all of them by (point, action, reason).
+    all of them by (point, action, reason); `note` is called with each. `cap` is the best rung that may be used: the
+    policy is told, and held to it whatever it says.
     """
 
-    def __init__(self, *, policy: Policy, rungs: int, budget_ns: int | None, clock: Clock) -> None:
-        self.policy = policy
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        rungs: int,
+        budget_ns: int | None,
+        clock: Clock,
+        branch: str = "",
+        note: Callable[[DecisionRecord], None] | None = None,
+    ) -> None:
         self.budget_ns = budget_ns
+        self.branch = branch
+        self.cap: Cap | None = None
+        self._note_record = note
         self.log: deque[DecisionRecord] = deque(maxlen=_LOG_LENGTH)
         self.counts: Counter[tuple[Point, Action, str]] = Counter()
         self._clock = clock
+        self.renew(policy, rungs)
+
+    def renew(self, policy: Policy, rungs: int) -> None:
+        """Start anew with another policy and ladder; the log and the counts go on."""
+        self.policy = policy
         self._shared = {"preprocess": CostEstimate(), "refine": CostEstimate()}
         self._rungs = [{"infer": CostEstimate(), "postprocess": CostEstimate()} for _ in range(rungs)]
         self._probing: int | None = None
@@ -66,28 +73,73 @@ class DeadlineController:
             rest_ns=tuple(sum(self._cost(stage, r).p95_ns for stage in stages) for r in range(len(self._rungs))),
             typical_ns=tuple(sum(self._cost(stage, r).median_ns for stage in stages) for r in range(len(self._rungs))),
             can_reuse=can_reuse,
+            first_rung=self._first_rung(),
         )
-        decision = self.policy.decide(situation)
+        decision = self._held(self.policy.decide(situation), situation)
         self._note(situation, decision, frame)
         return decision
+
+    def set_cap(self, cap: Cap | None) -> bool:
+        """From now on (or no longer) at best `cap.rung`; True, and on record, when that is a change."""
+        before, self.cap = self.cap, cap
+        if (None if before is None else before.rung) == (None if cap is None else cap.rung):
+            return False
+        reason = cap.reason if cap is not None else f"no longer: {before.reason if before is not None else ''}"
+        self._log("cap", "run", self._first_rung(), reason, frame=-1, slack_ns=None, predicted_ns=0)
+        return True
+
+    def _first_rung(self) -> int:
+        return 0 if self.cap is None else min(self.cap.rung, len(self._rungs) - 1)
+
+    def _held(self, decision: Decision, situation: Situation) -> Decision:
+        """A policy that does not know of caps is held to them all the same."""
+        if self.cap is None or decision.action != "run" or decision.rung > situation.first_rung:
+            return decision
+        if decision.rung < situation.first_rung:
+            return replace(decision, rung=situation.first_rung, reason=f"capped: {self.cap.reason}", probing=False)
+        return replace(decision, reason=f"capped: {self.cap.reason}") if situation.first_rung else decision
 
     def _cost(self, stage: str, rung: int) -> CostEstimate:
         return self._shared[stage] if stage in self._shared else self._rungs[rung][stage]
 
     def _note(self, situation: Situation, decision: Decision, frame: int) -> None:
         self._probing = decision.rung if decision.probing else self._probing
-        self.counts[situation.point, decision.action, decision.reason] += 1
-        self.log.append(
-            DecisionRecord(
-                frame=frame,
-                point=situation.point,
-                action=decision.action,
-                rung=decision.rung,
-                reason=decision.reason,
-                slack_ns=situation.slack_ns,
-                predicted_ns=situation.rest_ns[decision.rung],
-            )
+        self._log(
+            situation.point,
+            decision.action,
+            decision.rung,
+            decision.reason,
+            frame=frame,
+            slack_ns=situation.slack_ns,
+            predicted_ns=situation.rest_ns[decision.rung],
         )
+
+    def _log(
+        self,
+        point: Point,
+        action: Action,
+        rung: int,
+        reason: str,
+        *,
+        frame: int,
+        slack_ns: int | None,
+        predicted_ns: int,
+    ) -> None:
+        self.counts[point, action, reason] += 1
+        record = DecisionRecord(
+            frame=frame,
+            point=point,
+            action=action,
+            rung=rung,
+            reason=reason,
+            slack_ns=slack_ns,
+            predicted_ns=predicted_ns,
+            time_ns=self._clock.now_ns(),
+            branch=self.branch,
+        )
+        self.log.append(record)
+        if self._note_record is not None:
+            self._note_record(record)
 
     def settle(self, *, missed: bool, lost: int) -> None:
         """A frame is through; `lost` frames were lost before the branch since the last one."""

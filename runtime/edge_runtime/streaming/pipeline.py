@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from edge_runtime.clock import Clock, MonotonicClock
 from edge_runtime.errors import ConfigError, PipelineError
-from edge_runtime.frame import Frame
+from edge_runtime.frame import Frame, FrameGeometry
 from edge_runtime.result import Result
 from edge_runtime.sinks.base import Sink
+from edge_runtime.streaming.background import Background
+from edge_runtime.streaming.beside import Beside
 from edge_runtime.streaming.branch import Branch
 from edge_runtime.streaming.contracts import FrameSource
+from edge_runtime.streaming.intake import Intake
+from edge_runtime.streaming.journal import Journal
 from edge_runtime.streaming.lane import Lane, SinkLane
+from edge_runtime.streaming.records import Observer, StreamEvent
 from edge_runtime.streaming.report import StreamReport, build_report
-from edge_runtime.streaming.run import StreamRun
+from edge_runtime.streaming.run import RunSettings, StreamRun
+from edge_runtime.streaming.scheduling import Scheduling
 from edge_runtime.streaming.step import BranchStep
+from edge_runtime.streaming.swap import exchange
+from edge_runtime.streaming.thermal import CapHook
 from edge_runtime.streaming.warmup import Ladder, synthetic_frame, warm_up
+from edge_runtime.streaming.watchdog import Watchdogs
+
+if TYPE_CHECKING:  # sources stand on streaming
+    from edge_runtime.sources.push import PushSource
 
 __all__ = ["Pipeline"]
+
+_INTAKE, _WATCHDOGS, _SCHEDULING = Intake(), Watchdogs(), Scheduling()
 
 
 class Pipeline:
     """Runs each frame of a source through one or more branches within their budgets.
 
-    Threads: capture, compute (all branches, in the order given), one for each sink. A live source keeps its rhythm
+    Threads: capture, compute (all branches, in the order given), one for each sink, and one that watches; one more
+    with `on_event`. A live source keeps its rhythm
     (latest frame wins); any other source is processed without loss, in order, on the first rung, and budgets are not
     applied to it.
 
@@ -37,6 +57,11 @@ class Pipeline:
     by the caller (default: as many as the sinks' mailboxes can hold, and 3). `join_timeout_s` bounds the wait for
     the threads once the stream is over. `freeze_gc` collects garbage after warm-up and keeps what is then alive out
     of later collections.
+
+    `intake` says what happens to odd frames, `watchdogs` what is watched, `caps` are hooks that hold the ladders down
+    (heat, power mode), `scheduling` is asked of the kernel, `beside` are poses and inertial samples (by default the
+    `poses` of the source, where it has them). `on_event` is called with each event, in a thread of its own; `observe`
+    with every record, at once.
     """
 
     def __init__(
@@ -51,6 +76,13 @@ class Pipeline:
         pool_slots: int | None = None,
         join_timeout_s: float = 10.0,
         freeze_gc: bool = True,
+        intake: Intake = _INTAKE,
+        watchdogs: Watchdogs = _WATCHDOGS,
+        scheduling: Scheduling = _SCHEDULING,
+        caps: Sequence[CapHook] = (),
+        beside: Beside | None = None,
+        on_event: Callable[[StreamEvent], None] | None = None,
+        observe: Observer | None = None,
     ) -> None:
         if not branches:
             raise ConfigError("a pipeline without branches has nothing to do; give it at least one Branch")
@@ -67,6 +99,14 @@ class Pipeline:
         self.clock: Clock = clock or MonotonicClock()
         self.warm_up_runs = warm_up_runs
         self.queue = queue
+        self._settings = RunSettings(
+            queue=queue, intake=intake, watchdogs=watchdogs, scheduling=scheduling, caps=tuple(caps)
+        )
+        self._beside = beside
+        self._on_event, self._observe = on_event, observe
+        self._background: Background | None = None
+        self._held: dict[str, ExitStack] = {}  # the active runners of each branch
+        self._exchanging = threading.Lock()
         self._warm_up_frame = warm_up_frame
         self._pool_slots = pool_slots
         self._join_timeout_s = join_timeout_s
@@ -80,9 +120,11 @@ class Pipeline:
         if self._active is not None:
             raise PipelineError("the pipeline is open already; one `with` at a time")
         with ExitStack() as stack:
-            for branch in self.branches.values():
+            stack.callback(self._release_runners)
+            for name, branch in self.branches.items():
+                held = self._held[name] = ExitStack()
                 for rung in branch.rungs:
-                    stack.enter_context(rung.runner)
+                    held.enter_context(rung.runner)
             frame = self._warm_up_frame or synthetic_frame(self.clock)
             self._ladders = {
                 name: warm_up(branch, frame, runs=self.warm_up_runs, clock=self.clock)
@@ -98,9 +140,19 @@ class Pipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._active is not None:
-            active, self._active = self._active, None
-            active.close()
+        try:
+            self.close()
+        finally:
+            if self._active is not None:
+                active, self._active = self._active, None
+                active.close()
+
+    def _release_runners(self) -> None:
+        with self._exchanging:  # an exchange that is under way ends first
+            with ExitStack() as all_held:
+                for held in self._held.values():
+                    all_held.enter_context(held)
+            self._held.clear()
 
     def run(self, source: FrameSource) -> StreamReport:
         """Stream until the source ends or `stop()` is called; blocks, and can be interrupted.
@@ -108,7 +160,7 @@ class Pipeline:
         Raises what the source raised, `PipelineError` for a thread that would not stop, and whatever bug stopped the
         stream; `report` is there even then.
         """
-        with self._streaming(source, ()) as run:
+        with self._streaming(source) as run:
             run.threads.wait()
         return self.report
 
@@ -130,6 +182,119 @@ class Pipeline:
             finally:
                 lane.close(discard=True)
 
+    def start(self, source: FrameSource | None = None, *, capacity: int = 2) -> None:
+        """Begin a stream in the background and return; `poll` its results, `drain` it at the end.
+
+        Without a source frames come by `push`, into a live `PushSource` (give your own for another policy, rate or
+        clock). At most `capacity` results wait to be polled: on a live stream the oldest is then dropped and counted,
+        on any other the stream waits.
+        """
+        if self._background is not None:
+            raise PipelineError("a stream was started already; call drain() or close() before the next start()")
+        if source is None:
+            from edge_runtime.sources.push import PushSource  # sources stand on streaming
+
+            source = PushSource(clock=self.clock)
+        lane = Lane("poll", clock=self.clock, live=source.live, capacity=capacity)
+        self._background = Background(self._streaming(source, (lane,)), source, lane)
+
+    def push(
+        self,
+        image: npt.NDArray[np.uint8],
+        *,
+        device_ns: int | None = None,
+        arrival_ns: int | None = None,
+        geometry: FrameGeometry | None = None,
+        copy: bool = True,
+    ) -> bool:
+        """Hand in one image (as `PushSource.push`); False when the stream is over and it was dropped. Any thread.
+
+        Raises `PipelineError` unless a stream was started that takes pushed frames; `ConfigError` for what is no image.
+        """
+        return self._pushed().push(image, device_ns=device_ns, arrival_ns=arrival_ns, geometry=geometry, copy=copy)
+
+    def end(self) -> None:
+        """No more frames are pushed: those inside are worked on, then `poll` gives None for good. Any thread."""
+        self._pushed().end()
+
+    def poll(self, timeout_ms: float | None = 0.0) -> Result | None:
+        """The next result of the started stream, valid until the next `poll`; by one thread.
+
+        None when there is none within `timeout_ms` (None: wait) or none will come: `over` tells which.
+        """
+        return self._started().poll(timeout_ms)
+
+    @property
+    def over(self) -> bool:
+        """Whether the started stream has ended and all its results were polled."""
+        return self._started().over
+
+    def drain(self) -> StreamReport:
+        """End the started stream: what was pushed is worked on and delivered to the sinks, what is not polled is
+        dropped (`closed`). Any other source is stopped. Bounded by `join_timeout_s`; raises as `run` does."""
+        background = self._started()
+        self._background = None
+        end = getattr(background.source, "end", self.stop)  # a PushSource can end, anything else is stopped
+        end()
+        background.close()
+        return self.report
+
+    def close(self) -> None:
+        """Stop the started stream, if there is one, without waiting for frames inside; raises as `run` does."""
+        background, self._background = self._background, None
+        if background is not None:
+            if not background.over:
+                self.stop()
+            background.close()
+
+    def _started(self) -> Background:
+        if self._background is None:
+            raise PipelineError("no stream was started; call start() first, or use run() or stream()")
+        return self._background
+
+    def _pushed(self) -> PushSource:
+        from edge_runtime.sources.push import PushSource
+
+        source = self._started().source
+        if not isinstance(source, PushSource):
+            raise PipelineError(
+                f"source {source.name!r} gives its own frames; start() without a source takes pushed ones"
+            )
+        return source
+
+    def tell(self, message: str, *, branch: str = "", frame: int | None = None) -> None:
+        """Put an event of the program's own (`told`) into the report of the running stream. Any thread."""
+        if self._run is None or not self._running:
+            raise PipelineError("no stream is running that could be told something")
+        self._run.journal.tell("told", message, branch=branch, frame=frame)
+
+    def swap(self, name: str, make: Callable[[], Branch], *, trial_frames: int = 30, timeout_s: float = 30.0) -> None:
+        """Exchange a branch while the stream runs, as `edge_runtime.streaming.swap.exchange` says.
+
+        Loads, warms up and waits in the calling thread, which must not be one of the stream's (a sink, a callback).
+        Raises what `make`, loading and warm-up raise (nothing has changed then) and `PipelineError` when the new
+        branch failed a frame of its trial (the old one is back) or there is no such branch.
+        """
+        if name not in self.branches:
+            raise ConfigError(f"there is no branch {name!r} to exchange; there is {sorted(self.branches)}")
+        with self._exchanging:
+            done = exchange(
+                name,
+                make,
+                self._run if self._running else None,
+                warm_up_runs=self.warm_up_runs,
+                trial_frames=trial_frames,
+                timeout_s=timeout_s,
+                clock=self.clock,
+            )
+            self.branches[name], self._ladders[name] = done.branch, done.ladder
+            old = self._held.pop(name, None)
+            if old is None:  # not open: the next stream activates it
+                done.active.close()
+            else:
+                self._held[name] = done.active
+                old.close()
+
     def stop(self) -> None:
         """End the running stream soon, from any thread; frames not yet taken are dropped as `stopped`."""
         if self._run is not None:
@@ -143,7 +308,7 @@ class Pipeline:
         return build_report(self._run, warm_up_runs=self.warm_up_runs, queue=self.queue)
 
     @contextmanager
-    def _streaming(self, source: FrameSource, more: tuple[Lane, ...]) -> Iterator[StreamRun]:
+    def _streaming(self, source: FrameSource, more: tuple[Lane, ...] = ()) -> Iterator[StreamRun]:
         """Everything around a stream: activation, sinks, start, and an end that cannot hang."""
         if self._running:
             raise PipelineError("a stream is running on this pipeline; stop it first, or make a second pipeline")
@@ -153,7 +318,7 @@ class Pipeline:
                 if self._active is None:
                     stack.enter_context(self)
                 run = self._run = self._prepare(source, more)
-                run.threads.start()
+                run.start()
                 try:
                     yield run
                 except BaseException:
@@ -173,8 +338,12 @@ class Pipeline:
         lanes += more
         capacity = sum(lane.capacity + 1 for lane in lanes)
         slots = self._pool_slots or capacity + 3
+        journal = Journal(clock=self.clock, observe=self._observe, on_event=self._on_event)
+        live = source.live
         steps = {
-            name: BranchStep(name, branch, self._ladders[name], clock=self.clock, live=source.live, slots=slots)
+            name: BranchStep(
+                name, branch, self._ladders[name], clock=self.clock, live=live, slots=slots, journal=journal
+            )
             for name, branch in self.branches.items()
         }
         for branch in self.branches.values():
@@ -184,4 +353,8 @@ class Pipeline:
                 sink.open()
                 opened.callback(sink.close)
             opened.pop_all()
-        return StreamRun(source, steps, lanes, clock=self.clock, queue=self.queue)
+        poses = getattr(source, "poses", None)
+        beside = self._beside or (None if poses is None else Beside(poses=poses))
+        return StreamRun(
+            source, steps, lanes, clock=self.clock, journal=journal, settings=self._settings, beside=beside
+        )

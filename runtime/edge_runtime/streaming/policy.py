@@ -12,7 +12,7 @@ __all__ = ["Action", "Decision", "FixedPolicy", "LadderPolicy", "Point", "Policy
 _UNLIKELY = 10
 
 Action = Literal["run", "reuse", "skip", "drop"]
-Point = Literal["preprocess", "infer", "refine"]
+Point = Literal["preprocess", "infer", "refine", "cap"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,8 @@ class Situation:
 
     `slack_ns` is the time left to the deadline (None: no deadline). `rest_ns[r]` is the predicted p95 of all that is
     left to do on rung r, without the optional stage unless that is what is asked about; `typical_ns[r]` the median.
-    `rung` is the one chosen for this frame so far; `can_reuse` whether an earlier result is at hand.
+    `rung` is the one chosen for this frame so far; `can_reuse` whether an earlier result is at hand. `first_rung` is
+    the best rung that may be used now (heat, power mode); what is above it is not run whatever the decision says.
     """
 
     point: Point
@@ -30,6 +31,7 @@ class Situation:
     rest_ns: tuple[int, ...]
     typical_ns: tuple[int, ...]
     can_reuse: bool
+    first_rung: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +108,13 @@ class LadderPolicy:
         if situation.point == "preprocess":
             self._begin(situation)
         if situation.slack_ns is None:
-            return Decision(action="run", rung=self.level, reason="no deadline")
+            return Decision(action="run", rung=max(self.level, situation.first_rung), reason="no deadline")
         if self._trial:
             return Decision(action="run", rung=self.level - 1, reason="trial", probing=True)
         if self._probe:
             return Decision(action="run", rung=self._rungs - 1, reason="probe", probing=True)
-        first = self.level if situation.point == "preprocess" else situation.rung
+        level = max(self.level, situation.first_rung)
+        first = level if situation.point == "preprocess" else situation.rung
         return self._fitting(situation, first, situation.slack_ns)
 
     def _begin(self, situation: Situation) -> None:
@@ -126,7 +129,7 @@ class LadderPolicy:
         self._short = False
 
     def _may_rise(self, situation: Situation) -> bool:
-        if self.level == 0 or situation.slack_ns is None:
+        if self.level <= situation.first_rung or situation.slack_ns is None:
             return False
         likely = situation.rest_ns[self.level - 1] <= situation.slack_ns
         return self._clean >= (self._wait if likely else _UNLIKELY * self._wait)
@@ -134,8 +137,9 @@ class LadderPolicy:
     def _fitting(self, situation: Situation, first: int, slack_ns: int) -> Decision:
         for rung in range(first, self._rungs):
             if situation.rest_ns[rung] <= slack_ns:
-                self._short = self._short or rung > self.level
-                return Decision(action="run", rung=rung, reason="fits" if rung == self.level else "lower rung fits")
+                top = max(self.level, situation.first_rung)
+                self._short = self._short or rung > top
+                return Decision(action="run", rung=rung, reason="fits" if rung == top else "lower rung fits")
         self._short = True
         if situation.typical_ns[-1] <= slack_ns:
             return Decision(action="run", rung=self._rungs - 1, reason="median of the cheapest rung fits")

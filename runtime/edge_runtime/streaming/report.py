@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edge_runtime.streaming.branch import RungReport
-from edge_runtime.streaming.deadline import DecisionRecord
 from edge_runtime.streaming.lane import Lane
 from edge_runtime.streaming.ledger import LedgerSnapshot
+from edge_runtime.streaming.records import DecisionRecord, StreamEvent
 from edge_runtime.streaming.run import StreamRun
 from edge_runtime.streaming.step import BranchStep
 from edge_runtime.streaming.table import LatencySummary, latency_table, ledger_line
@@ -59,7 +59,7 @@ class StreamReport:
     """Effective configuration and outcome of one stream.
 
     `warnings` lists everything that a reader must not overlook: disabled sinks, failed frames, rungs taken out, budgets
-    that were not applied.
+    that were not applied, events by kind. `events` are the newest 256, `event_counts` counts all by kind.
     """
 
     configuration: dict[str, Any]
@@ -67,6 +67,8 @@ class StreamReport:
     branches: dict[str, BranchReport]
     sinks: dict[str, SinkReport]
     warnings: tuple[str, ...]
+    events: tuple[StreamEvent, ...] = ()
+    event_counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def balances(self) -> bool:
@@ -116,6 +118,8 @@ def _branch_lines(name: str, branch: BranchReport) -> list[str]:
 
 def build_report(run: StreamRun, *, warm_up_runs: int, queue: int) -> StreamReport:
     """The report of a stream as it stands."""
+    counts = dict(run.journal.counts.copy())
+    scheduling = [f"{g.thread} {g.what}: {'granted' if g.granted else 'NOT granted'}, {g.detail}" for g in run.grants]
     ended_ns = run.ended_ns if run.ended_ns is not None else run.now_ns()
     fps = run.source.fps
     branches = {name: _branch(step, run.live) for name, step in run.steps.items()}
@@ -124,13 +128,16 @@ def build_report(run: StreamRun, *, warm_up_runs: int, queue: int) -> StreamRepo
         configuration={
             "source": f"{run.source.name}, " + ("no frame rate" if fps is None else f"{fps:.4g} frames/s"),
             "hand-off": "live: latest frame wins" if run.live else f"not live: lossless, queue of {queue}",
-            "threads": ", ".join(run.threads.names),
+            "threads": ", ".join((*run.threads.names, *run.watching.names)),
             "warm-up": f"{warm_up_runs} runs a rung" if warm_up_runs else "none",
+            **({"scheduling": "; ".join(scheduling)} if scheduling else {}),
         },
         duration_s=(ended_ns - run.started_ns) / 1e9,
         branches=branches,
         sinks=sinks,
-        warnings=(*_branch_warnings(branches), *_sink_warnings(sinks), *_run_warnings(run)),
+        warnings=(*_branch_warnings(branches), *_sink_warnings(sinks), *_run_warnings(run), *_event_warnings(run)),
+        events=tuple(run.journal.events.copy()),
+        event_counts={str(kind): n for kind, n in counts.items()},
     )
 
 
@@ -165,6 +172,9 @@ def _branch_warnings(branches: Mapping[str, BranchReport]) -> list[str]:
         found += [f"branch {name}: {rung.name} is no rung: {rung.note}" for rung in branch.ladder if not rung.kept]
         for reason, n in branch.ledger.failed.items():
             found.append(f"branch {name}: {n} frames failed ({reason}); the first: {branch.errors.get(reason, reason)}")
+        for reason, message in branch.errors.items():
+            if reason not in branch.ledger.failed:
+                found.append(f"branch {name}: {reason} was answered without failing the frame; the first: {message}")
         if branch.budget_ms is not None and not branch.budget_applied:
             found.append(f"branch {name}: the budget of {branch.budget_ms:g} ms is not applied to a source that waits")
         if pool := branch.ledger.dropped.get("pool"):
@@ -186,3 +196,12 @@ def _run_warnings(run: StreamRun) -> list[str]:
     if run.failure is not None:
         return [f"the stream ended with an error: {type(run.failure).__name__}: {run.failure}"]
     return ["the stream was stopped before its source ended"] if run.stopped.is_set() else []
+
+
+def _event_warnings(run: StreamRun) -> list[str]:
+    """The last message of each kind of event that no other warning tells."""
+    told = {"corrupt_frame", "stage_failed", "sink_failed", "source_lost", "recovered", "swapped", "told"}
+    last = {event.kind: event.message for event in run.journal.events.copy() if event.kind not in told}
+    found = [f"{run.journal.counts[kind]} x {kind}; the last: {message}" for kind, message in last.items()]
+    untold = run.journal.untold
+    return found + ([f"on_event was too slow for {untold} events"] if untold else [])

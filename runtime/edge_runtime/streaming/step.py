@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.clock import Clock
-from edge_runtime.errors import EdgeError
+from edge_runtime.errors import PipelineError
 from edge_runtime.frame import Frame
 from edge_runtime.metrics.latency import LatencyHistogram
-from edge_runtime.result import Outcome, Result
+from edge_runtime.result import Outcome, Result, State
 from edge_runtime.streaming.branch import Branch
 from edge_runtime.streaming.cadence import Cadence
 from edge_runtime.streaming.contracts import Segmented
 from edge_runtime.streaming.deadline import DeadlineController
+from edge_runtime.streaming.failing import restart_runner
+from edge_runtime.streaming.journal import Journal
 from edge_runtime.streaming.ledger import Ledger
 from edge_runtime.streaming.policy import Decision, Point
 from edge_runtime.streaming.pool import ResultPool, Slot
+from edge_runtime.streaming.records import FrameRecord
 from edge_runtime.streaming.warmup import Ladder
 from edge_runtime.streaming.watch import Watch
 
 __all__ = ["Arrived", "BranchStep"]
 
 Scalar = TypeVar("Scalar", bound=np.generic)
+_LOOK_NS = 5_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,29 +44,98 @@ class Arrived:
     put_ns: int
 
 
+@dataclass(slots=True, kw_only=True)
+class _Trial:
+    """What stood here before an exchange, how many frames may still undo it, and why it was undone."""
+
+    branch: Branch
+    ladder: Ladder
+    left: int
+    failure: str = ""
+
+
 class BranchStep:
     """One branch during one stream. `arrive` and `lose` are called by any thread, the call itself by the compute
-    thread."""
+    thread. `newest` is the last good result, of which only the times may be read; `watch` the frame in work."""
 
-    def __init__(self, name: str, branch: Branch, ladder: Ladder, *, clock: Clock, live: bool, slots: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        branch: Branch,
+        ladder: Ladder,
+        *,
+        clock: Clock,
+        live: bool,
+        slots: int,
+        journal: Journal,
+    ) -> None:
         self.name = name
-        self.branch = branch
-        self.ladder = ladder
         self.ledger = Ledger()
         self.cadence = Cadence(branch.cadence, self.ledger)
         self.pool = ResultPool(slots)
         budget_ns = None if branch.budget_ms is None or not live else round(branch.budget_ms * 1e6)
         self.controller = DeadlineController(
-            policy=branch.policy(), rungs=len(ladder.rungs), budget_ns=budget_ns, clock=clock
+            policy=branch.policy(),
+            rungs=len(ladder.rungs),
+            budget_ns=budget_ns,
+            clock=clock,
+            branch=name,
+            note=journal.note,
         )
-        for stage, rung, cost_ns in ladder.costs:
-            self.controller.record(stage, rung, cost_ns)
         self.latency: dict[str, LatencyHistogram] = {}
         self.errors: dict[str, str] = {}  # first message of each reason of failure
         self.variants: Counter[str] = Counter()  # new results by variant
+        self.newest: Result | None = None
+        self.watch: Watch | None = None
+        self.failures = 0  # since the last frame that did not fail
+        self._between = threading.Lock()  # held while a frame is in work: a branch is exchanged between frames
         self._clock = clock
+        self._journal = journal
         self._last: Result | None = None
+        self._frame: Frame | None = None  # the frame before
+        self._rung = 0
+        self._restarts: Counter[str] = Counter()
         self._lost_seen = 0
+        self._trial: _Trial | None = None
+        self._use(branch, ladder)
+
+    def _use(self, branch: Branch, ladder: Ladder) -> None:
+        self.branch, self.ladder = branch, ladder
+        for stage, rung, cost_ns in ladder.costs:
+            self.controller.record(stage, rung, cost_ns)
+
+    def exchange(self, branch: Branch, ladder: Ladder, *, trial_frames: int) -> None:
+        """Go on with another branch from the next frame; when one of the next `trial_frames` fails, the one before is
+        put back. Cadence and budget stay. Any thread; then ask for the `verdict`."""
+        with self._between:
+            self._trial = _Trial(branch=self.branch, ladder=self.ladder, left=trial_frames)
+            self._exchange(branch, ladder)
+
+    def _exchange(self, branch: Branch, ladder: Ladder) -> None:
+        self.controller.renew(branch.policy(), len(ladder.rungs))
+        branch.preprocess.reset()
+        self._use(branch, ladder)
+        self._remember(None)
+        self.failures = 0
+        self._restarts.clear()
+
+    def verdict(self, *, until_ns: int, over: Callable[[], bool]) -> str:
+        """Wait for the end of the trial, `until_ns` or `over`; what failed, or nothing."""
+        changed = threading.Condition()
+        while (trial := self._trial) is not None and trial.left > 0 and self._clock.now_ns() < until_ns and not over():
+            with changed:
+                self._clock.wait(changed, _LOOK_NS)
+        with self._between:
+            trial, self._trial = self._trial, None
+        return "" if trial is None else trial.failure
+
+    def _undo(self, trial: _Trial, reason: str) -> None:
+        """Put the branch before back."""
+        trial.left, trial.failure = 0, reason
+        self._exchange(trial.branch, trial.ladder)
+        self._journal.tell(
+            "rolled_back", f"the new branch failed on trial ({reason}); the old one is back", branch=self.name
+        )
 
     def __call__(self, arrived: Arrived, taken_ns: int) -> Result | None:
         """The result of a frame (one holder: the caller), or None when the branch is not due or the frame was
@@ -68,23 +143,47 @@ class BranchStep:
         ticket = self.cadence.serve(arrived.number)
         if ticket is None:
             return None
-        watch = Watch(self._clock, arrived.frame.arrival_ns)
+        with self._between:
+            watch = self.watch = Watch(self._clock, arrived.frame.arrival_ns)
+            try:
+                return self._work(ticket, arrived, taken_ns, watch)
+            finally:
+                self.watch = None
+
+    def _work(self, ticket: int, arrived: Arrived, taken_ns: int, watch: Watch) -> Result | None:
         watch.lap("capture", at_ns=arrived.put_ns)
         watch.lap("queue", at_ns=taken_ns, wait=True)
+        self._see(arrived.frame)
         result = self._new_result(arrived.frame)
-        dropped = ""
+        dropped, fatal = "", None
         try:
             dropped = self._produce(result, watch)
-        except EdgeError as error:
-            if watch.failed is None:  # not a stage's failure: the pipeline itself is set up wrongly
-                raise
-            self._fail(result, f"{watch.failed}: {type(error).__name__}", error)
-        finally:
-            if dropped or result.state == "failed":
+        except Exception as error:
+            trial = self._trial
+            if trial is not None and trial.left > 0:
+                self._fail(result, f"{watch.failed or 'trial'}: {type(error).__name__}", error)
+                self._undo(trial, f"{result.reason}: {error}")
+            elif watch.failed is None or not self.branch.errors.covers(
+                error
+            ):  # a bug, or the pipeline is set up wrongly
                 self._let_go(result)
+                raise
+            else:
+                fatal = self._handle(result, watch.failed, error)
+        if dropped:
+            self._let_go(result)
         result.stages_ns, result.waits_ns, result.done_ns = watch.stages_ns, watch.waits_ns, watch.now_ns
-        self._settle(ticket, result, dropped)
+        self._settle(ticket, result, dropped, watch)
+        if fatal is not None:
+            raise fatal
         return None if dropped else result
+
+    def _see(self, frame: Frame) -> None:
+        """Another size, colour or scale of millimetres: what is remembered of earlier frames does not fit any more."""
+        last, self._frame = self._frame, frame
+        if last is not None and not _alike(last, frame):
+            self.branch.preprocess.reset()
+            self._remember(None)
 
     def _produce(self, result: Result, watch: Watch) -> str:
         """The order of a step. Fills `result`; returns why the frame is dropped, or nothing."""
@@ -103,6 +202,7 @@ class BranchStep:
         if plan.action != "run":
             watch.lap("infer")
             return self._without(plan, result)
+        self._rung = plan.rung
         rung = self.ladder.rungs[plan.rung]
         with watch.stage("infer"):
             outputs = rung.runner.infer({rung.runner.input.name: prepared.tensor})
@@ -135,18 +235,21 @@ class BranchStep:
 
     def _without(self, plan: Decision, result: Result) -> str:
         """Reuse the last result, marked stale, or drop the frame."""
-        last = self._last
-        if plan.action != "reuse" or last is None:
+        if plan.action != "reuse" or self._last is None:
             return "budget"
+        self._repeat(self._last, result, plan.reason)
+        return ""
+
+    def _repeat(self, last: Result, result: Result, reason: str) -> None:
+        """Give the outputs of `last` out again, marked stale."""
         self._let_go(result)
         last.retain()
-        result.state, result.reason, result.lease = "stale", plan.reason, last.lease
+        result.state, result.reason, result.lease = "stale", reason, last.lease
         result.mask, result.probability, result.areas = last.mask, last.probability, last.areas
         result.uncertainty, result.outputs_from = last.uncertainty, last.outputs_from
         result.classes, result.detections = last.classes, last.detections
         result.image, result.uncertainty_map = last.image, last.uncertainty_map
         result.variant, result.runner = last.variant, last.runner
-        return ""
 
     def _fill(self, result: Result, segmented: Segmented, slot: Slot, plan: Decision) -> None:
         """Outputs into the leased slot (where the postprocessor did not write there itself), read-only from here."""
@@ -182,26 +285,93 @@ class BranchStep:
         else:
             result.state, result.reason = "degraded", result.reason or "optional stage skipped"
 
-    def _fail(self, result: Result, reason: str, error: EdgeError) -> None:
+    def _handle(self, result: Result, stage: str, error: Exception) -> Exception | None:
+        """Do what the error policy says; returns the error that ends the stream, if it does."""
+        policy, reason = self.branch.errors, f"{stage}: {type(error).__name__}"
+        answer = policy.answer(stage)
+        self.failures += 1
+        self.errors.setdefault(reason, str(error))
+        result.extra["error"] = str(error)
+        text = f"{reason}: {error} ({answer})"
+        self._journal.tell("stage_failed", text, branch=self.name, frame=result.frame.index)
+        if answer == "substitute" and stage == "refine":
+            result.state, result.reason = "degraded", reason
+        elif answer == "substitute" and self._last is not None:
+            self._repeat(self._last, result, reason)
+        else:
+            self._fail(result, reason, error)
+        if answer == "raise":
+            return error
+        if policy.give_up_after is not None and self.failures >= policy.give_up_after:
+            return self._given_up(f"{self.failures} frames failed in a row", error)
+        return self._restart(stage, error) if answer == "restart" else None
+
+    def _fail(self, result: Result, reason: str, error: Exception) -> None:
+        self._let_go(result)
         self.errors.setdefault(reason, str(error))
         result.state, result.reason, result.outputs_from = "failed", reason, -1
         result.extra["error"] = str(error)
 
-    def _settle(self, ticket: int, result: Result, dropped: str) -> None:
+    def _restart(self, stage: str, error: Exception) -> Exception | None:
+        self._restarts[stage] += 1
+        if self._restarts[stage] > self.branch.errors.max_restarts:
+            return self._given_up(f"{stage} failed again after {self._restarts[stage] - 1} restarts", error)
+        start_ns, rung = self._clock.now_ns(), self.ladder.rungs[self._rung]
+        try:
+            if stage == "infer":
+                restart_runner(rung.runner)
+            else:
+                owner = {"preprocess": self.branch.preprocess, "postprocess": rung.postprocess}.get(stage)
+                getattr(owner, "reset", lambda: None)()
+        except Exception as failure:
+            return self._given_up(f"{stage} could not be restarted ({type(failure).__name__}: {failure})", error)
+        took_ms = (self._clock.now_ns() - start_ns) / 1e6
+        text = f"{stage} was restarted in {took_ms:.1f} ms, {self._restarts[stage]} in a row"
+        self._journal.tell("stage_restarted", text, branch=self.name)
+        return None
+
+    def _given_up(self, why: str, error: Exception) -> PipelineError:
+        end = PipelineError(f"branch {self.name!r}: {why}; the last error: {type(error).__name__}: {error}")
+        end.__cause__ = error
+        return end
+
+    def _settle(self, ticket: int, result: Result, dropped: str, watch: Watch) -> None:
         missed = bool(dropped) or result.missed
-        self.ledger.settle(
-            ticket, "dropped" if dropped else result.state, reason=dropped or result.reason, missed=missed
-        )
+        outcome: State | Literal["dropped"] = "dropped" if dropped else result.state
+        self.ledger.settle(ticket, outcome, reason=dropped or result.reason, missed=missed)
         lost = self.cadence.lost
         self.controller.settle(missed=missed, lost=lost - self._lost_seen)
         self._lost_seen = lost
+        if self._trial is not None and not dropped:
+            self._trial.left -= 1
+        if self._journal.observed:
+            self._record(result, outcome, dropped or result.reason, missed, watch)
         if dropped or result.state == "failed":
             return
         for stage, duration_ns in (*result.stages_ns.items(), *result.waits_ns.items(), ("total", result.latency_ns)):
             self.latency.setdefault(stage, LatencyHistogram()).record(duration_ns)
+        self.newest = result
         if result.state != "stale":
+            self.failures = 0
+            self._restarts.clear()
             self.variants[result.variant] += 1
             self._remember(result)
+
+    def _record(self, result: Result, outcome: State | Literal["dropped"], reason: str, missed: bool, w: Watch) -> None:
+        self._journal.note(
+            FrameRecord(
+                branch=self.name,
+                frame=result.frame.index,
+                arrival_ns=result.frame.arrival_ns,
+                deadline_ns=result.deadline_ns,
+                done_ns=w.now_ns,
+                outcome=outcome,
+                reason=reason,
+                missed=missed,
+                variant=result.variant,
+                laps=tuple(w.laps),
+            )
+        )
 
     def _remember(self, result: Result | None) -> None:
         """Hold the newest good result for reuse, and let go of the one before."""
@@ -220,6 +390,11 @@ class BranchStep:
         """The stream is over: settle what never came through and free what is held."""
         self.cadence.finish()
         self._remember(None)
+
+
+def _alike(a: Frame, b: Frame) -> bool:
+    same_geometry = a.geometry is b.geometry or a.geometry == b.geometry
+    return a.image.shape == b.image.shape and same_geometry
 
 
 def _read_only(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:

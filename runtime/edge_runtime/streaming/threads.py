@@ -10,6 +10,8 @@ from edge_runtime.errors import PipelineError
 
 __all__ = ["ThreadGroup"]
 
+_NUDGE_AFTER_S = 0.1
+
 
 class ThreadGroup:
     """Starts named daemon threads and waits for them. Real time, whatever clock the pipeline has."""
@@ -36,19 +38,28 @@ class ThreadGroup:
         """Return when `end_soon` has been called, by whomever."""
         self._ending.wait()
 
-    def join(self, timeout_s: float, last_resort: Callable[[], None]) -> None:
-        """Wait for all threads to end; after `timeout_s` call `last_resort` and wait one second more.
+    @property
+    def alive(self) -> tuple[str, ...]:
+        """Names of those that have not ended."""
+        return tuple(thread.name.removeprefix("edge-") for thread in self._threads if thread.is_alive())
+
+    def join(self, timeout_s: float, last_resort: Callable[[], None], nudge: Callable[[], None] = lambda: None) -> None:
+        """Wait for all threads to end; soon call `nudge`, after `timeout_s` `last_resort`, and wait one second more.
 
         Raises `PipelineError` with the names of those that are alive even then; they are daemons.
         """
-        if self._join_until(time.monotonic() + timeout_s):
+        until_s = time.monotonic() + timeout_s
+        if self._join_until(min(until_s, time.monotonic() + _NUDGE_AFTER_S)):
+            return
+        nudge()
+        if self._join_until(until_s):
             return
         last_resort()
         if not self._join_until(time.monotonic() + 1.0):
-            alive = ", ".join(thread.name.removeprefix("edge-") for thread in self._threads if thread.is_alive())
+            alive = ", ".join(self.alive)
             raise PipelineError(
-                f"thread {alive} did not stop within {timeout_s:g} s: it is inside a call that does not return. "
-                "Look at that source, runner or sink, or give a longer join_timeout_s."
+                f"thread {alive} did not stop within {timeout_s:g} s: it is inside a call that does not "
+                "return. Look at that source, runner or sink, or give a longer join_timeout_s."
             )
 
     def _join_until(self, until_s: float) -> bool:

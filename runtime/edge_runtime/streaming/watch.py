@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from edge_runtime.clock import Clock
+from edge_runtime.streaming.records import Lap
 
 __all__ = ["Watch"]
 
@@ -22,12 +23,19 @@ class Watch:
         self.stages_ns: dict[str, int] = {}
         self.waits_ns: dict[str, int] = {}
         self.failed: str | None = None
+        self.laps: list[Lap] = []
+
+    @property
+    def current(self) -> str:
+        """The stage that is (or was last) at work."""
+        return self._stage
 
     def lap(self, name: str, *, at_ns: int | None = None, wait: bool = False) -> None:
         """The time up to now (or to `at_ns`) belongs to `name`."""
         now_ns = self._clock.now_ns() if at_ns is None else at_ns
-        laps = self.waits_ns if wait else self.stages_ns
-        laps[name] = laps.get(name, 0) + now_ns - self.now_ns
+        spent = self.waits_ns if wait else self.stages_ns
+        spent[name] = spent.get(name, 0) + now_ns - self.now_ns
+        self.laps.append(Lap(name, self.now_ns, now_ns, wait))
         self.now_ns = now_ns
 
     def stage(self, name: str) -> Watch:

@@ -235,7 +235,7 @@ def test_the_report_is_json_and_shows_what_was_set(make_branch: MakeBranch, fram
     assert seg["ledger"]["arrived"] == 30
     assert (seg["latency"]["total"]["n"], seg["latency"]["total"]["too_few"]) == (29, ["p99"])
     assert seg["variants"] == {"fake": 29}
-    assert content["configuration"]["threads"] == "capture, compute, sink s"
+    assert content["configuration"]["threads"] == "capture, compute, sink s, watch"
     text = report.to_text()
     assert "30 arrived = 29 fresh + 0 degraded + 0 stale + 0 dropped + 1 failed (1 infer: InferenceError)" in text
     assert "* too few samples" in text

@@ -1,0 +1,64 @@
+"""`Beside`: poses and inertial samples beside the image path, handed on with each result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_runtime.buffers import ImuBuffer, ImuSamples, InterpolatedPose, PoseBuffer, PoseRefusal
+from edge_runtime.errors import ConfigError
+from edge_runtime.frame import Frame
+from edge_runtime.result import Result
+
+__all__ = ["Beside", "imu_of", "pose_of"]
+
+_POSE, _IMU = "pose", "imu"
+
+
+@dataclass(slots=True, kw_only=True)
+class Beside:
+    """Buffers that other threads fill while the stream runs.
+
+    `time` says which time of a frame the poses are asked for: `arrival` (host monotonic) or `device` (that of the
+    recording, for a file that is not paced); None: `arrival` on a live source and `device` on any other.
+    `max_gap_ms` bounds how far apart the samples may lie. The inertial samples of a result are those since the result
+    before on its branch. Asked after the model has run, when the samples after the frame have had time to come.
+    """
+
+    poses: PoseBuffer | None = None
+    imu: ImuBuffer | None = None
+    time: Literal["arrival", "device"] | None = None
+    max_gap_ms: float = 100.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_gap_ms < float("inf"):
+            raise ConfigError(f"max_gap_ms is {self.max_gap_ms}; it must be a number above 0")
+
+    def attach(self, result: Result, *, live: bool, since: Frame | None) -> None:
+        """Put the pose and the inertial samples of the frame beside the result (`pose_of`, `imu_of`)."""
+        time_ns = self._time(result.frame, live)
+        if self.poses is not None:
+            found = PoseRefusal(reason="empty", gap_ns=0)
+            pose = found if time_ns is None else self.poses.at(time_ns, round(self.max_gap_ms * 1e6))
+            result.extra[_POSE] = pose
+        if self.imu is not None and time_ns is not None:
+            before_ns = None if since is None else self._time(since, live)
+            start_ns = time_ns - round(self.max_gap_ms * 1e6) if before_ns is None else min(before_ns, time_ns)
+            result.extra[_IMU] = self.imu.between(start_ns, time_ns)
+
+    def _time(self, frame: Frame, live: bool) -> int | None:
+        by = self.time or ("arrival" if live else "device")
+        return frame.arrival_ns if by == "arrival" else frame.device_ns
+
+
+def pose_of(result: Result) -> InterpolatedPose | PoseRefusal | None:
+    """Where the image of `result` lies: `T_world_image` for the frame's time, or why it is not known; None when the
+    stream has no poses."""
+    found = result.extra.get(_POSE)
+    return found if isinstance(found, InterpolatedPose | PoseRefusal) else None
+
+
+def imu_of(result: Result) -> ImuSamples | None:
+    """The inertial samples from the result before to this one; None when the stream has none."""
+    found = result.extra.get(_IMU)
+    return found if isinstance(found, ImuSamples) else None

@@ -1,0 +1,73 @@
+"""Exchange a branch under a running stream: prepared off the live path, on trial between frames, or undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from edge_runtime.clock import Clock
+from edge_runtime.errors import PipelineError
+from edge_runtime.streaming.branch import Branch
+from edge_runtime.streaming.run import StreamRun
+from edge_runtime.streaming.warmup import Ladder, synthetic_frame, warm_up
+
+__all__ = ["Exchanged", "exchange"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Exchanged:
+    """The branch that is in place now, its ladder, and what keeps its runners active."""
+
+    branch: Branch
+    ladder: Ladder
+    active: ExitStack
+
+
+def exchange(
+    name: str,
+    make: Callable[[], Branch],
+    run: StreamRun | None,
+    *,
+    warm_up_runs: int,
+    trial_frames: int,
+    timeout_s: float,
+    clock: Clock,
+) -> Exchanged:
+    """Put what `make` returns in the place of branch `name` of `run`; blocks until the trial is over.
+
+    1. In the calling thread: `make` (which loads and tests the bundle), the runners are activated, each rung is warmed
+       up on the newest frame. Whatever raises here leaves the stream as it was.
+    2. Between two frames the new branch takes over. Cadence and budget stay those of the stream; the ledger goes on.
+    3. A frame that fails among the next `trial_frames` puts the old branch back at once, and `PipelineError` is raised.
+       After `timeout_s`, or when the stream ends, the trial is over whatever is missing.
+
+    Loading in this process can hold the interpreter: session creation of ONNX Runtime does not release the GIL.
+    """
+    step = None if run is None else run.steps[name]
+    with ExitStack() as stack:
+        try:
+            branch = make()
+            for rung in branch.rungs:
+                stack.enter_context(rung.runner)
+            newest = None if step is None else step.newest
+            frame = newest.frame if newest is not None else synthetic_frame(clock)
+            ladder = warm_up(branch, frame, runs=warm_up_runs, clock=clock)
+        except Exception as error:
+            if run is not None:
+                run.journal.tell("swap_failed", f"nothing was changed: {type(error).__name__}: {error}", branch=name)
+            raise
+        if run is not None and step is not None:
+            run.journal.tell("swapped", f"{_named(step.branch)} gives way to {_named(branch)}", branch=name)
+            step.exchange(branch, ladder, trial_frames=trial_frames)
+            failure = step.verdict(
+                until_ns=clock.now_ns() + round(timeout_s * 1e9), over=lambda: run.ended_ns is not None
+            )
+            if failure:
+                raise PipelineError(f"branch {name!r}: the new one was taken out again, the old one is back: {failure}")
+        return Exchanged(branch=branch, ladder=ladder, active=stack.pop_all())
+
+
+def _named(branch: Branch) -> str:
+    names = ", ".join(rung.name for rung in branch.rungs)
+    return f"bundle {branch.bundle_sha256[:12] or 'unnamed'} ({names})"
