@@ -11,11 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
-from edge_runtime.bundle._manifest_outputs import (
-    check_outputs,
-    check_outputs_of_version_1,
-    without_newer_fields,
-)
+from edge_runtime.bundle._manifest_outputs import check_outputs, check_outputs_of_version, without_newer_fields
 from edge_runtime.bundle._names import check_distinct, check_name
 from edge_runtime.bundle.limits import Limits
 from edge_runtime.bundle.manifest import SCHEMA_VERSION, Manifest, Variant
@@ -49,8 +45,7 @@ def decode_manifest(data: bytes, limits: Limits) -> Manifest:
             f"has schema version {version}; this reader knows 1 to {SCHEMA_VERSION}. Update pocus-edge-runtime"
         )
     _check_texts(raw)
-    if version == 1:
-        check_outputs_of_version_1(raw)
+    check_outputs_of_version(raw, version)
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -60,13 +55,12 @@ def decode_manifest(data: bytes, limits: Limits) -> Manifest:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The manifest's JSON, indented, fields in declared order; without those of version 2 when it is of version 1.
+    """The manifest's JSON, indented, fields in declared order; without those of later versions than its own.
 
-    Raises `BundleFormatError` for a number that is not finite, and where version 1 cannot say what is in it.
+    Raises `BundleFormatError` for a number that is not finite, and where its version cannot say what is in it.
     """
     plain = msgspec.to_builtins(manifest)
-    if manifest.schema_version == 1:
-        without_newer_fields(plain, manifest.outputs)
+    without_newer_fields(plain, manifest)
     for path, value in _leaves(plain):
         if isinstance(value, float) and not math.isfinite(value):
             raise BundleFormatError(f"manifest.json: {path} is {value}; numbers are finite")

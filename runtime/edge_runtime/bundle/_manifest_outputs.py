@@ -1,13 +1,14 @@
-"""What each kind of output must be, and what schema version 1 can say of it."""
+"""What each kind of output must be, and what each schema version can say of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from edge_runtime.bundle.manifest import NEW_FIELDS, NEW_KINDS, OutputSpec, schema_version
+from edge_runtime.bundle._manifest_reading import check_reading
+from edge_runtime.bundle.manifest import FIELDS_SINCE, KINDS_SINCE, Manifest, OutputSpec, schema_version
 from edge_runtime.errors import BundleFormatError
 
-__all__ = ["check_outputs", "check_outputs_of_version_1", "without_newer_fields"]
+__all__ = ["check_outputs", "check_outputs_of_version", "without_newer_fields"]
 
 
 def check_outputs(outputs: tuple[OutputSpec, ...]) -> None:
@@ -21,10 +22,14 @@ def check_outputs(outputs: tuple[OutputSpec, ...]) -> None:
         _need(1 <= output.max_boxes <= 10_000, f"{where} has max_boxes {output.max_boxes}; 1 to 10000")
         _check_kind(output, where)
         _check_calibration(output, where)
-        if output.kind == "uncertainty":
-            _check_uncertainty(output, outputs, where)
+        if output.kind in ("uncertainty", "border"):
+            _check_belonging(output, outputs, where)
         else:
-            _need(not output.of, f"{where} is {output.kind} and belongs to {output.of!r}; only uncertainty has `of`")
+            _need(
+                not output.of,
+                f"{where} is {output.kind} and belongs to {output.of!r}; only uncertainty has `of`, and border",
+            )
+        check_reading(output)
 
 
 def _check_kind(output: OutputSpec, where: str) -> None:
@@ -41,11 +46,13 @@ def _check_kind(output: OutputSpec, where: str) -> None:
     elif output.kind == "boxes":
         _need(len(shape) == 3 and shape[0] == 1 and shape[2] > 4, f"{seen}; 1, N, 4 + K is needed")
         _need(n == shape[2] - 4, f"{where} names {n} classes for {shape[2] - 4} logits a box")
-    elif output.kind in ("image", "uncertainty"):
+    elif output.kind in ("image", "uncertainty", "border"):
         _need(len(shape) == 4 and shape[:2] == (1, 1), f"{seen}; 1, 1, H, W is needed")
+    elif output.kind == "features":
+        _need(len(shape) in (2, 4) and shape[0] == 1, f"{seen}; 1, D or 1, D, H, W is needed")
 
 
-def _check_uncertainty(output: OutputSpec, outputs: tuple[OutputSpec, ...], where: str) -> None:
+def _check_belonging(output: OutputSpec, outputs: tuple[OutputSpec, ...], where: str) -> None:
     masks = {other.name: other for other in outputs if other.kind == "mask_logits"}
     _need(output.of in masks, f"{where} belongs to {output.of!r}; the mask outputs are {sorted(masks)}")
     size, wanted = output.shape[2:], masks[output.of].shape[2:]
@@ -65,27 +72,36 @@ def _check_calibration(output: OutputSpec, where: str) -> None:
         _need(value is None or 0 <= value <= 2, f"{where} has {name} {value}; 0 to 2")
 
 
-def check_outputs_of_version_1(raw: dict[str, Any]) -> None:
-    """Raise `BundleFormatError` when a manifest of schema version 1, as plain values, uses what version 2 added."""
+def check_outputs_of_version(raw: dict[str, Any], version: int) -> None:
+    """Raise `BundleFormatError` when a manifest of schema `version`, as plain values, uses what a later one added."""
     outputs = raw.get("outputs")
     for i, output in enumerate(outputs if isinstance(outputs, list) else ()):
         if not isinstance(output, dict):
             continue
-        newer = sorted(NEW_FIELDS & set(output))
-        _need(not newer, f"outputs[{i}] has the fields {newer}, which schema version 1 does not have")
+        newer = sorted(_later(FIELDS_SINCE, version) & set(output))
+        _need(not newer, f"outputs[{i}] has the fields {newer}, which schema version {version} does not have")
         kind = output.get("kind")
         _need(
-            not (isinstance(kind, str) and kind in NEW_KINDS),
-            f"outputs[{i}] is of kind {kind!r}, which schema version 1 does not have",
+            not (isinstance(kind, str) and kind in _later(KINDS_SINCE, version)),
+            f"outputs[{i}] is of kind {kind!r}, which schema version {version} does not have",
         )
 
 
-def without_newer_fields(plain: dict[str, Any], outputs: tuple[OutputSpec, ...]) -> None:
-    """Take version 2's fields out of `plain`, a manifest of version 1; `BundleFormatError` if they say anything."""
-    _need(schema_version(outputs) == 1, "the outputs need schema_version 2; set it with `schema_version(outputs)`")
+def without_newer_fields(plain: dict[str, Any], manifest: Manifest) -> None:
+    """Take the fields of later versions out of `plain`, which is `manifest`; `BundleFormatError` if they say
+    anything."""
+    needed, version = schema_version(manifest.outputs), manifest.schema_version
+    _need(
+        needed <= version,
+        f"the outputs need schema_version {needed} and it says {version}; set it with `schema_version(outputs)`",
+    )
     for output in plain["outputs"]:
-        for name in NEW_FIELDS:
+        for name in _later(FIELDS_SINCE, version):
             del output[name]
+
+
+def _later(since: dict[int, frozenset[str]], version: int) -> frozenset[str]:
+    return frozenset().union(*(names for number, names in since.items() if number > version))
 
 
 def _need(holds: bool, otherwise: str) -> None:

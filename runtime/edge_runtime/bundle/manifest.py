@@ -1,4 +1,4 @@
-"""The manifest of a `.edge` file, schema versions 1 and 2 (`docs/bundle.md` is the specification)."""
+"""The manifest of a `.edge` file, schema versions 1 to 3 (`docs/bundle.md` is the specification)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Literal
 
 import msgspec
 
+from edge_runtime.bundle.manifest_reading import Gate, Measure, Rule
 from edge_runtime.preprocess.spec import PreprocessSpec
 
 __all__ = [
-    "NEW_FIELDS",
-    "NEW_KINDS",
+    "FIELDS_SINCE",
+    "KINDS_SINCE",
     "SCHEMA_VERSION",
     "Calibration",
     "Evidence",
@@ -26,13 +27,18 @@ __all__ = [
     "schema_version",
 ]
 
-SCHEMA_VERSION = 2  # the newest that is read; `schema_version` says which one a manifest needs
+SCHEMA_VERSION = 3  # the newest that is read; `schema_version` says which one a manifest needs
 
-OutputKind = Literal["mask_logits", "logits", "raw", "class_logits", "boxes", "image", "uncertainty"]
+OutputKind = Literal[
+    "mask_logits", "logits", "raw", "class_logits", "boxes", "image", "uncertainty", "border", "features"
+]
 
-# what schema version 2 added to outputs; a manifest of version 1 must not hold any of it
-NEW_KINDS = frozenset(("class_logits", "boxes", "image", "uncertainty"))
-NEW_FIELDS = frozenset(("activation", "nms_iou", "max_boxes", "of", "calibration"))
+# what each later schema version added to outputs; a manifest of an older version must not hold any of it
+KINDS_SINCE = {2: frozenset(("class_logits", "boxes", "image", "uncertainty")), 3: frozenset(("border", "features"))}
+FIELDS_SINCE = {
+    2: frozenset(("activation", "nms_iou", "max_boxes", "of", "calibration")),
+    3: frozenset(("keep", "smoothing", "rules", "measure", "gate")),
+}
 
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["ort-cpu", "tensorrt", "openvino"]
@@ -77,7 +83,7 @@ class Calibration(_Struct, frozen=True, kw_only=True):
 class OutputSpec(_Struct, frozen=True, kw_only=True):
     """One network output and what its numbers mean. `temperature` divides all logits first.
 
-    `kind`, the first three of schema version 1, the others of 2:
+    `kind`, the first three of schema version 1, the last two of 3, the others of 2:
 
     - "mask_logits": (1, C, H, W); with one channel a sigmoid, with more a softmax over C (channel 0 is the background).
       `classes` names the channels, the background's too. `threshold` is the probability above which a pixel is set
@@ -90,7 +96,14 @@ class OutputSpec(_Struct, frozen=True, kw_only=True):
     - "image": (1, 1, H, W), a frame in the units of the normalized input, at network size or a whole multiple of it.
     - "uncertainty": (1, 1, H, W), 0 (sure) and up, of the mask output that `of` names, at its size.
 
-    `calibration` says how far the probabilities can be trusted.
+    - "border": (1, 1, H, W), logits of an object's border in the mask output that `of` names, at its size; above
+      `threshold` it parts touching objects.
+    - "features": (1, D) or (1, D, H, W), what a gate of this output measures a distance in.
+
+    `calibration` says how far the probabilities can be trusted. Of schema version 3, for masks: `keep` the largest
+    8-connected region of each class alone; `rules` of plausibility; `measure`, lengths and areas in mm. For masks and
+    classes: `smoothing`, the weight a of the newest frame in the exponential average of the probabilities, 1 for none.
+    `gate` (energy of masks and classes, Mahalanobis of features) says which frames are not like those it was fitted on.
     """
 
     name: str
@@ -105,6 +118,11 @@ class OutputSpec(_Struct, frozen=True, kw_only=True):
     max_boxes: int = 50
     of: str = ""
     calibration: Calibration | None = None
+    keep: Literal["all", "largest"] = "all"
+    smoothing: float = 1.0
+    rules: tuple[Rule, ...] = ()
+    measure: tuple[Measure, ...] = ()
+    gate: Gate | None = None
 
 
 class Variant(_Struct, frozen=True, kw_only=True):
@@ -164,10 +182,14 @@ class Manifest(_Struct, frozen=True, kw_only=True):
 
 
 def schema_version(outputs: tuple[OutputSpec, ...]) -> int:
-    """The oldest schema version that can say `outputs`: 1 unless a kind or field of 2 is used."""
-    plain = {field.name: field.default for field in msgspec.structs.fields(OutputSpec) if field.name in NEW_FIELDS}
-    newer = any(
-        output.kind in NEW_KINDS or any(getattr(output, name) != value for name, value in plain.items())
-        for output in outputs
+    """The oldest schema version that can say `outputs`: 1 unless a kind or field of a later one is used."""
+    plain = {field.name: field.default for field in msgspec.structs.fields(OutputSpec)}
+    return max(
+        [1]
+        + [since for since, kinds in KINDS_SINCE.items() if any(output.kind in kinds for output in outputs)]
+        + [
+            since
+            for since, names in FIELDS_SINCE.items()
+            if any(getattr(output, name) != plain[name] for output in outputs for name in names)
+        ]
     )
-    return 2 if newer else 1

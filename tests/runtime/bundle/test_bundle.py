@@ -114,7 +114,7 @@ def test_changed_in_place_while_open(path: Path) -> None:
 
 def test_no_descriptor_is_left_open(path: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.edge"
-    bad.write_bytes(craft.edge(schema_version=3))
+    bad.write_bytes(craft.edge(schema_version=4))
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
     if before is None:
         pytest.skip("no /proc on this system")

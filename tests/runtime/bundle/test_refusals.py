@@ -121,8 +121,8 @@ CONTAINER: Table = {
 VARIANT = craft.manifest()["variants"][0]
 OUTPUT = craft.manifest()["outputs"][0]
 MANIFEST: Table = {
-    "later schema": (lambda: edge(schema_version=3), BundleVersionError, "schema version 3; this reader knows 1 to 2"),
-    "later schema, new fields": (lambda: edge(schema_version=4, lora=[]), BundleVersionError, "schema version 4"),
+    "later schema": (lambda: edge(schema_version=4), BundleVersionError, "schema version 4; this reader knows 1 to 3"),
+    "later schema, new fields": (lambda: edge(schema_version=5, lora=[]), BundleVersionError, "schema version 5"),
     "schema is true": (lambda: edge(schema_version=True), FORMAT, "a whole number is needed"),
     "schema missing": (lambda: text('"schema_version": 1, ', ""), FORMAT, "schema_version None"),
     "not an object": (lambda: edge(document=b"[]"), FORMAT, "no JSON object"),
