@@ -68,6 +68,7 @@ def machine() -> dict[str, object]:
         "torch",
         "onnx",
         "onnxruntime",
+        "openvino",
         "opencv-python-headless",
         "pydicom",
         "numba",

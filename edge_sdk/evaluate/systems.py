@@ -22,7 +22,7 @@ from edge_runtime.errors import ConfigError, EdgeError, InferenceError
 from edge_runtime.frame import Frame
 from edge_runtime.postprocess import MaskPostprocessor
 from edge_runtime.preprocess import Preprocessor
-from edge_runtime.preprocess.spec import PreprocessSpec, Stack
+from edge_runtime.preprocess.spec import Persistence, PreprocessSpec, Stack
 from edge_runtime.runners import Runner
 from edge_sdk.evaluate.config import EvaluateConfig, SystemConfig
 
@@ -58,7 +58,7 @@ class System:
         origin: str = "",
         sha256: str = "",
     ) -> None:
-        if any(isinstance(step, Stack) for step in preprocess.steps):
+        if any(isinstance(step, (Persistence, Stack)) for step in preprocess.steps):
             raise ConfigError(f"system {name}: its preprocessing stacks frames; single images cannot be scored with it")
         self.name = name
         self.origin = origin or name

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from edge_export.cpu_int8 import to_cpu_int8
     from edge_export.divergence import Divergence, first_divergence
     from edge_export.fp16 import islands, to_fp16
+    from edge_export.frame_choice import choose_frames
     from edge_export.gate import GateError, GateReport, check_model, rtx_gate, run_model
     from edge_export.int8 import to_int8
     from edge_export.macs import count_macs
+    from edge_export.mixed import mixed_precision
     from edge_export.ranges import Ranges, collect_ranges
+    from edge_export.sensitivity import measure_sensitivity
     from edge_export.torch_export import export_torch, torch_parity
     from edge_export.verify import VariantScore, VerificationReport, run_variant, verify_variants
 
@@ -44,6 +47,7 @@ __all__ = [
     "VerificationReport",
     "__version__",
     "check_model",
+    "choose_frames",
     "collect_ranges",
     "convert_opset",
     "count_macs",
@@ -53,6 +57,8 @@ __all__ = [
     "lint",
     "lower",
     "measure_parity",
+    "measure_sensitivity",
+    "mixed_precision",
     "package",
     "require_clean",
     "rtx_gate",
@@ -70,6 +76,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "mixed_precision": "mixed",
+    "measure_sensitivity": "sensitivity",
+    "choose_frames": "frame_choice",
     "AgreementReport": "agree",
     "AgreementScore": "agree",
     "Divergence": "divergence",

@@ -83,7 +83,7 @@ class LoweringSection(_Section, frozen=True, kw_only=True):
     percentile: float = 99.99
     qdq_form: QdqForm = "opset17"
     exclude: tuple[str, ...] = ()
-    reduce_range: bool = True
+    reduce_range: bool = False
     targets: tuple[LintTarget, ...] = DEFAULT_TARGETS
     rtx: bool = True
     require_rtx: bool = False

@@ -41,16 +41,25 @@ if TYPE_CHECKING:
     from edge_runtime.preprocess import Preprocessor, PreprocessSpec
     from edge_runtime.reconstruct import Sweep, Volume, compound
     from edge_runtime.result import Area, Result
-    from edge_runtime.runners import FakeRunner, OrtRunner, Runner
+    from edge_runtime.runners import FakeRunner, OpenVinoRunner, OrtRunner, Runner
     from edge_runtime.session import RunSettings, run_stream
     from edge_runtime.sources import (
         ArraySource,
+        CameraSource,
         DicomSource,
+        Fault,
+        FaultSource,
         ImageFolderSource,
+        LatestReader,
         PacedSource,
+        PushSource,
+        Reconnecting,
+        SequenceSource,
         Source,
         VideoSource,
         open_source,
+        read_sequence,
+        write_sequence,
     )
     from edge_runtime.streaming import Branch, Ledger, Mailbox, Pipeline, Rung, StreamReport
 
@@ -64,11 +73,14 @@ __all__ = [
     "BundleIntegrityError",
     "BundleSignatureError",
     "BundleVersionError",
+    "CameraSource",
     "ConfigError",
     "CorruptFrameError",
     "DicomSource",
     "EdgeError",
     "FakeRunner",
+    "Fault",
+    "FaultSource",
     "Frame",
     "FrameGeometry",
     "GeometryError",
@@ -76,12 +88,14 @@ __all__ = [
     "ImuBuffer",
     "InferenceError",
     "InputContractError",
+    "LatestReader",
     "Ledger",
     "Mailbox",
     "ManualClock",
     "MaskPostprocessor",
     "MissingDependencyError",
     "ModelRefusedError",
+    "OpenVinoRunner",
     "OrtRunner",
     "PacedSource",
     "Pipeline",
@@ -91,6 +105,8 @@ __all__ = [
     "PreprocessSpec",
     "Preprocessor",
     "ProviderUnavailableError",
+    "PushSource",
+    "Reconnecting",
     "ReconstructionError",
     "Rectangle",
     "Result",
@@ -100,6 +116,7 @@ __all__ = [
     "RunnerError",
     "Sector",
     "SelfTestError",
+    "SequenceSource",
     "Source",
     "SourceError",
     "SourceFormatError",
@@ -111,8 +128,10 @@ __all__ = [
     "compound",
     "load",
     "open_source",
+    "read_sequence",
     "run_stream",
     "verify_bundle",
+    "write_sequence",
 ]
 
 __version__ = "0.1.0"
@@ -150,16 +169,25 @@ _MODULES = {
     "preprocess": ("Preprocessor", "PreprocessSpec"),
     "reconstruct": ("Sweep", "Volume", "compound"),
     "result": ("Area", "Result"),
-    "runners": ("FakeRunner", "OrtRunner", "Runner"),
+    "runners": ("FakeRunner", "OpenVinoRunner", "OrtRunner", "Runner"),
     "session": ("RunSettings", "run_stream"),
     "sources": (
         "ArraySource",
+        "CameraSource",
         "DicomSource",
+        "Fault",
+        "FaultSource",
         "ImageFolderSource",
+        "LatestReader",
         "PacedSource",
+        "PushSource",
+        "Reconnecting",
+        "SequenceSource",
         "Source",
         "VideoSource",
         "open_source",
+        "read_sequence",
+        "write_sequence",
     ),
     "streaming": ("Branch", "Ledger", "Mailbox", "Pipeline", "Rung", "StreamReport"),
 }

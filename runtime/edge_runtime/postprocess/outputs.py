@@ -42,7 +42,9 @@ class OutputsPostprocessor:
                 "and at most one of each"
             )
         self._by_kind = {output.kind: output for output in outputs if output.kind in _READ}
-        self._normalize = next(step for step in preprocess.steps if isinstance(step, Normalize))
+        self._normalize = next((step for step in preprocess.steps if isinstance(step, Normalize)), None)
+        if "image" in self._by_kind and self._normalize is None:
+            raise ConfigError("an output of kind image is turned back to grey levels by the normalize step; there is none")
         mask = self._by_kind.get("mask_logits")
         self._mask = None if mask is None else MaskPostprocessor(mask)
 
@@ -73,7 +75,7 @@ class OutputsPostprocessor:
             uncertainty = float(inside.mean(dtype=np.float64)) if inside.size else 0.0
         if (spec := self._by_kind.get("boxes")) is not None:
             boxes = detections(outputs[spec.name], spec, prepared.map)
-        if (spec := self._by_kind.get("image")) is not None:
+        if (spec := self._by_kind.get("image")) is not None and self._normalize is not None:
             picture = to_source_image(outputs[spec.name], spec, self._normalize, prepared.map, frame)
         return Outcome(
             mask=mask,

@@ -11,32 +11,14 @@ c = a d / (q0^4 d + n), held at most at 1. Both n and d are never negative for p
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import TypeVar, cast
-
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.compiled import compiled
+
 __all__ = ["diffuse"]
 
-F = TypeVar("F", bound=Callable[..., object])
 F32 = npt.NDArray[np.float32]
-
-log = logging.getLogger(__name__)
-
-
-def compiled(function: F) -> F:
-    """`function` compiled without the GIL and without tests for a zero divisor, which would keep loops scalar.
-
-    Its machine code is cached on disk where a folder can be written.
-    """
-    try:
-        return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
-    except RuntimeError as error:
-        log.warning("compiled code is not cached and costs seconds at each start (%s); set NUMBA_CACHE_DIR", error)
-        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
 
 
 @compiled

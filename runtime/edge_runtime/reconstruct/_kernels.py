@@ -7,13 +7,10 @@ every sum is an integer: the order of frames does not matter and a frame can be 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import TypeVar, cast
-
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from edge_runtime.compiled import compiled
 
 __all__ = [
     "FRACTION_BITS",
@@ -26,7 +23,6 @@ __all__ = [
     "nearest_mean",
 ]
 
-F = TypeVar("F", bound=Callable[..., object])
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
@@ -40,17 +36,6 @@ SCALE = 1 << FRACTION_BITS
 SCALE2 = SCALE * SCALE
 SCALE3 = SCALE2 * SCALE
 EIGHTH = SCALE3 // 8
-
-log = logging.getLogger(__name__)
-
-
-def compiled(function: F) -> F:
-    """`function` compiled without the GIL, with its machine code cached on disk where a folder can be written."""
-    try:
-        return cast(F, numba.njit(nogil=True, cache=True)(function))
-    except RuntimeError as error:
-        log.warning("compiled code is not cached and costs seconds at each start (%s); set NUMBA_CACHE_DIR", error)
-        return cast(F, numba.njit(nogil=True)(function))
 
 
 @compiled
