@@ -1,7 +1,8 @@
-"""Where results go: the program, a record, an overlay video, a contact sheet."""
+"""Where results go: the program, a record, an overlay as video, as live view, as contact sheet."""
 
 from edge_runtime.sinks.base import Sink
 from edge_runtime.sinks.memory import CallbackSink, CollectSink
+from edge_runtime.sinks.mjpeg import MjpegSink
 from edge_runtime.sinks.overlay import draw_overlay
 from edge_runtime.sinks.record import JsonlSink, Record, read_jsonl
 from edge_runtime.sinks.video import ContactSheetSink, OverlayVideoSink, contact_sheet, write_png
@@ -11,6 +12,7 @@ __all__ = [
     "CollectSink",
     "ContactSheetSink",
     "JsonlSink",
+    "MjpegSink",
     "OverlayVideoSink",
     "Record",
     "Sink",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from edge_runtime.optional import require
 from edge_runtime.result import Area, Detection, Result
 
-__all__ = ["draw_overlay"]
+__all__ = ["draw_notice", "draw_overlay"]
 
 Image = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -34,23 +34,35 @@ _CLASSES: tuple[Colour, ...] = (
 )
 
 
-def draw_overlay(result: Result) -> Image:
+def draw_overlay(result: Result, *, stale_outputs: bool = False) -> Image:
     """The frame, enhanced if the result has it so, with mask, boxes and status, (H', W', 3) uint8 RGB, both sides even.
 
     The image is enlarged by a whole factor to at least 480 rows; below it stand the state, the frame's index and its
     age when the result was done, one line of areas a class (mm^2, or the word that it is withheld) and one of the
     three best class scores. Each class has a colour, filled thinly and with a contour. Anything but `fresh` also has a
-    frame in the colour of its state and a label on the image. Raises `MissingDependencyError` without OpenCV.
+    frame in the colour of its state and a label on the image. Of a stale result nothing but that label is drawn, since
+    its mask, boxes and numbers belong to an earlier frame; `stale_outputs` draws them all the same. Raises
+    `MissingDependencyError` without OpenCV.
     """
     cv2 = require("cv2", "to draw overlays")
     factor = max(1, -(-_MIN_SIDE // result.frame.shape[0]))
-    image = _rgb(cv2, result.frame.image if result.image is None else result.image, factor)
-    if result.mask is not None:
-        _draw_mask(cv2, image, result.mask, factor)
-    _draw_boxes(cv2, image, result.detections, factor)
+    shown = result.state != "failed" and (stale_outputs or result.state != "stale")
+    image = _rgb(cv2, result.image if shown and result.image is not None else result.frame.image, factor)
+    if shown:
+        if result.mask is not None:
+            _draw_mask(cv2, image, result.mask, factor)
+        _draw_boxes(cv2, image, result.detections, factor)
     if result.state != "fresh":
-        _draw_warning(cv2, image, result)
-    return _with_status(cv2, image, result)
+        _draw_warning(cv2, image, _warning(result, shown), _STATES[result.state])
+    return _with_status(cv2, image, result, shown)
+
+
+def draw_notice(text: str) -> Image:
+    """A black picture with one line of text, (480, 640, 3) uint8 RGB: shown where there is no result to draw."""
+    cv2 = require("cv2", "to draw overlays")
+    image = np.zeros((_MIN_SIDE, 640, 3), np.uint8)
+    _draw_warning(cv2, image, text, _STATES["failed"])
+    return image
 
 
 def _rgb(cv2: Any, image: Image, factor: int) -> Image:
@@ -83,24 +95,24 @@ def _draw_boxes(cv2: Any, image: Image, boxes: tuple[Detection, ...], factor: in
         _text(cv2, image, f"{box.label} {box.score:.2f}", at, colour)
 
 
-def _draw_warning(cv2: Any, image: Image, result: Result) -> None:
-    colour = _STATES[result.state]
+def _draw_warning(cv2: Any, image: Image, text: str, colour: Colour) -> None:
     cv2.rectangle(image, (0, 0), (image.shape[1] - 1, image.shape[0] - 1), colour, 6)
-    _text(cv2, image, _warning(result), (12, 12), (20, 20, 20), background=colour)
+    _text(cv2, image, text, (12, 12), (20, 20, 20), background=colour)
 
 
-def _warning(result: Result) -> str:
+def _warning(result: Result, shown: bool) -> str:
     if result.state == "stale":
-        return f"STALE: mask of frame {result.outputs_from}, {result.frame.index - result.outputs_from} frames ago"
+        ago = f"of frame {result.outputs_from}, {result.frame.index - result.outputs_from} frames ago"
+        return f"STALE: outputs {ago}" + ("" if shown else ", not shown")
     if result.state == "degraded":
         return f"DEGRADED: {result.variant}"
     return f"FAILED: {result.reason}"
 
 
-def _with_status(cv2: Any, image: Image, result: Result) -> Image:
+def _with_status(cv2: Any, image: Image, result: Result, shown: bool) -> Image:
     """The image above a band of text, on a canvas wide enough for both."""
-    areas = [_area_line(area) for area in result.areas]
-    if result.classes:
+    areas = [_area_line(area) for area in result.areas] if shown else []
+    if result.classes and shown:
         best = sorted(result.classes, key=lambda score: -score.probability)[:_SCORES]
         areas.append(("   ".join(f"{score.label}: {100 * score.probability:.0f} %" for score in best), True))
     height = image.shape[0] + _LINE * max(2, 1 + len(areas)) + 10

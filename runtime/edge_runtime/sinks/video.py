@@ -35,13 +35,22 @@ class OverlayVideoSink(Sink):
 
     The codec follows the suffix: `.webm` (VP8, plays in browsers), `.mp4` (MPEG-4 part 2), `.avi` (Motion JPEG). The
     size is that of the first overlay; others are fitted into it with their aspect kept. `fps` is the pace of
-    playing, and results that were dropped are not in the video. The file takes its name at `close`; without a result
+    playing, and results that were dropped are not in the video. `stale_outputs` as in `draw_overlay`. The file takes its name at `close`; without a result
     there is none.
     """
 
-    def __init__(self, path: str | Path, *, fps: float = 30.0, branch: str | None = None, capacity: int = 8) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        fps: float = 30.0,
+        stale_outputs: bool = False,
+        branch: str | None = None,
+        capacity: int = 8,
+    ) -> None:
         super().__init__(branch=branch, capacity=capacity)
         self.path = Path(path)
+        self._stale_outputs = stale_outputs
         if self.path.suffix not in _CODECS:
             raise ConfigError(f"video suffix is {self.path.suffix!r}; choose one of {', '.join(_CODECS)}")
         if not fps > 0:
@@ -56,7 +65,7 @@ class OverlayVideoSink(Sink):
         _ready(self.path, "to write overlay videos")
 
     def write(self, result: Result) -> None:
-        image = draw_overlay(result)
+        image = draw_overlay(result, stale_outputs=self._stale_outputs)
         if self._writer is None:
             self._begin((image.shape[1], image.shape[0]))
         self._writer.write(np.ascontiguousarray(_fitted(image, self._size)[:, :, ::-1]))

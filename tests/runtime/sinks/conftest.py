@@ -1,0 +1,36 @@
+"""`make_result(...)`: results for the tests of the sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from edge_runtime.frame import Frame
+from edge_runtime.result import Area, Result, State
+
+
+def result(index: int = 0, shape: tuple[int, ...] = (240, 320), state: State = "fresh") -> Result:
+    """Frame `index`, grey 90, with a square mask and one area."""
+    mask = np.zeros(shape[:2], np.uint8)
+    mask[shape[0] // 4 : shape[0] // 2, shape[1] // 4 : shape[1] // 2] = 1
+    return Result(
+        frame=Frame(image=np.full(shape, 90, np.uint8), index=index, arrival_ns=1_000_000 * index),
+        branch="seg",
+        state=state,
+        reason="" if state == "fresh" else "budget",
+        mask=mask,
+        areas=(Area(label="cyst", pixels=int(mask.sum()), mm2=12.5),),
+        outputs_from=index,
+        done_ns=1_000_000 * index + 13_500_000,
+        variant="int8",
+        runner="onnxruntime",
+        bundle_sha256="ab",
+        preprocess_sha256="cd",
+    )
+
+
+@pytest.fixture
+def make_result() -> Callable[..., Result]:
+    return result
