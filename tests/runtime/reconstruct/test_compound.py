@@ -277,18 +277,18 @@ def test_importing_the_package_does_not_import_numba_or_opencv():
 
 
 def test_a_machine_without_a_writable_cache_still_compiles(monkeypatch, caplog):
-    from edge_runtime.reconstruct import _kernels
+    from edge_runtime import compiled
 
     real = numba.njit
 
-    def refuse(**options):
+    def refuse(*functions, **options):
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
-        return real(**options)
+        return real(*functions, **options)
 
-    monkeypatch.setattr(_kernels.numba, "njit", refuse)
+    monkeypatch.setattr(compiled.numba, "njit", refuse)
     with caplog.at_level(logging.WARNING):
-        add = _kernels.compiled(lambda a, b: a + b)
+        add = compiled.compiled(lambda a, b: a + b)
     assert add(2, 3) == 5
     assert "NUMBA_CACHE_DIR" in caplog.text
 
