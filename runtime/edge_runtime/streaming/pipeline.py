@@ -119,6 +119,10 @@ class Pipeline:
     def __enter__(self) -> Pipeline:
         if self._active is not None:
             raise PipelineError("the pipeline is open already; one `with` at a time")
+        self._activate()
+        return self
+
+    def _activate(self) -> None:
         with ExitStack() as stack:
             stack.callback(self._release_runners)
             for name, branch in self.branches.items():
@@ -135,7 +139,6 @@ class Pipeline:
                 gc.freeze()
                 stack.callback(gc.unfreeze)
             self._active = stack.pop_all()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -143,9 +146,12 @@ class Pipeline:
         try:
             self.close()
         finally:
-            if self._active is not None:
-                active, self._active = self._active, None
-                active.close()
+            self._deactivate()
+
+    def _deactivate(self) -> None:
+        active, self._active = self._active, None
+        if active is not None:
+            active.close()
 
     def _release_runners(self) -> None:
         with self._exchanging:  # an exchange that is under way ends first
@@ -282,6 +288,7 @@ class Pipeline:
                 name,
                 make,
                 self._run if self._running else None,
+                before=self.branches[name],
                 warm_up_runs=self.warm_up_runs,
                 trial_frames=trial_frames,
                 timeout_s=timeout_s,
@@ -316,7 +323,8 @@ class Pipeline:
         try:
             with ExitStack() as stack:
                 if self._active is None:
-                    stack.enter_context(self)
+                    stack.callback(self._deactivate)
+                    self._activate()
                 run = self._run = self._prepare(source, more)
                 run.start()
                 try:

@@ -6,32 +6,28 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from typing import Literal
 
 from edge_runtime.clock import Clock
 from edge_runtime.errors import PipelineError
 from edge_runtime.frame import Frame
 from edge_runtime.metrics.latency import LatencyHistogram
-from edge_runtime.result import Outcome, Result, State
+from edge_runtime.result import Result, State
 from edge_runtime.streaming.branch import Branch
 from edge_runtime.streaming.cadence import Cadence
-from edge_runtime.streaming.contracts import Segmented
 from edge_runtime.streaming.deadline import DeadlineController
 from edge_runtime.streaming.failing import restart_runner
 from edge_runtime.streaming.journal import Journal
 from edge_runtime.streaming.ledger import Ledger
+from edge_runtime.streaming.outputs import alike, fill, let_go, repeat
 from edge_runtime.streaming.policy import Decision, Point
-from edge_runtime.streaming.pool import ResultPool, Slot
+from edge_runtime.streaming.pool import ResultPool
 from edge_runtime.streaming.records import FrameRecord
 from edge_runtime.streaming.warmup import Ladder
 from edge_runtime.streaming.watch import Watch
 
 __all__ = ["Arrived", "BranchStep"]
 
-Scalar = TypeVar("Scalar", bound=np.generic)
 _LOOK_NS = 5_000_000
 
 
@@ -163,15 +159,13 @@ class BranchStep:
             if trial is not None and trial.left > 0:
                 self._fail(result, f"{watch.failed or 'trial'}: {type(error).__name__}", error)
                 self._undo(trial, f"{result.reason}: {error}")
-            elif watch.failed is None or not self.branch.errors.covers(
-                error
-            ):  # a bug, or the pipeline is set up wrongly
-                self._let_go(result)
-                raise
-            else:
+            elif watch.failed is not None and self.branch.errors.covers(error):
                 fatal = self._handle(result, watch.failed, error)
+            else:  # a bug, or the pipeline is set up wrongly
+                let_go(result)
+                raise
         if dropped:
-            self._let_go(result)
+            let_go(result)
         result.stages_ns, result.waits_ns, result.done_ns = watch.stages_ns, watch.waits_ns, watch.now_ns
         self._settle(ticket, result, dropped, watch)
         if fatal is not None:
@@ -181,7 +175,7 @@ class BranchStep:
     def _see(self, frame: Frame) -> None:
         """Another size, colour or scale of millimetres: what is remembered of earlier frames does not fit any more."""
         last, self._frame = self._frame, frame
-        if last is not None and not _alike(last, frame):
+        if last is not None and not alike(last, frame):
             self.branch.preprocess.reset()
             self._remember(None)
 
@@ -209,7 +203,9 @@ class BranchStep:
         with watch.stage("postprocess"):
             slot.fit(frame.shape, rung.probability_shape)
             segmented = rung.postprocess(outputs, prepared, frame, mask_out=slot.mask, probability_out=slot.probability)
-            self._fill(result, segmented, slot, plan)
+            fill(result, segmented, slot, rung.runner)
+            if plan.rung > 0:
+                result.state, result.reason = "degraded", f"rung {plan.rung}: {plan.reason}"
         self._learn(watch, plan.rung)
         self._refine(result, plan.rung, watch)
         return ""
@@ -237,39 +233,8 @@ class BranchStep:
         """Reuse the last result, marked stale, or drop the frame."""
         if plan.action != "reuse" or self._last is None:
             return "budget"
-        self._repeat(self._last, result, plan.reason)
+        repeat(self._last, result, plan.reason)
         return ""
-
-    def _repeat(self, last: Result, result: Result, reason: str) -> None:
-        """Give the outputs of `last` out again, marked stale."""
-        self._let_go(result)
-        last.retain()
-        result.state, result.reason, result.lease = "stale", reason, last.lease
-        result.mask, result.probability, result.areas = last.mask, last.probability, last.areas
-        result.uncertainty, result.outputs_from = last.uncertainty, last.outputs_from
-        result.classes, result.detections = last.classes, last.detections
-        result.image, result.uncertainty_map = last.image, last.uncertainty_map
-        result.variant, result.runner = last.variant, last.runner
-
-    def _fill(self, result: Result, segmented: Segmented, slot: Slot, plan: Decision) -> None:
-        """Outputs into the leased slot (where the postprocessor did not write there itself), read-only from here."""
-        runner = self.ladder.rungs[plan.rung].runner
-        if segmented.mask is not None:
-            if segmented.mask is not slot.mask:
-                np.copyto(slot.mask, segmented.mask)
-            result.mask = _read_only(slot.mask)
-        if segmented.probability is not None:
-            if segmented.probability is not slot.probability:
-                slot.fit(result.frame.shape, segmented.probability.shape)
-                np.copyto(slot.probability, segmented.probability)
-            result.probability = _read_only(slot.probability)
-        result.areas, result.uncertainty = segmented.areas, segmented.uncertainty
-        if isinstance(segmented, Outcome):
-            result.classes, result.detections = segmented.classes, segmented.detections
-            result.image, result.uncertainty_map = segmented.image, segmented.uncertainty_map
-        result.variant, result.runner, result.outputs_from = runner.variant, runner.name, result.frame.index
-        if plan.rung > 0:
-            result.state, result.reason = "degraded", f"rung {plan.rung}: {plan.reason}"
 
     def _learn(self, watch: Watch, rung: int) -> None:
         for stage in ("preprocess", "infer", "postprocess"):
@@ -297,7 +262,7 @@ class BranchStep:
         if answer == "substitute" and stage == "refine":
             result.state, result.reason = "degraded", reason
         elif answer == "substitute" and self._last is not None:
-            self._repeat(self._last, result, reason)
+            repeat(self._last, result, reason)
         else:
             self._fail(result, reason, error)
         if answer == "raise":
@@ -307,7 +272,7 @@ class BranchStep:
         return self._restart(stage, error) if answer == "restart" else None
 
     def _fail(self, result: Result, reason: str, error: Exception) -> None:
-        self._let_go(result)
+        let_go(result)
         self.errors.setdefault(reason, str(error))
         result.state, result.reason, result.outputs_from = "failed", reason, -1
         result.extra["error"] = str(error)
@@ -381,23 +346,7 @@ class BranchStep:
             self._last.release()
         self._last = result
 
-    def _let_go(self, result: Result) -> None:
-        result.release()
-        result.lease = result.mask = result.probability = result.image = result.uncertainty_map = None
-        result.classes, result.detections = (), ()
-
     def finish(self) -> None:
         """The stream is over: settle what never came through and free what is held."""
         self.cadence.finish()
         self._remember(None)
-
-
-def _alike(a: Frame, b: Frame) -> bool:
-    same_geometry = a.geometry is b.geometry or a.geometry == b.geometry
-    return a.image.shape == b.image.shape and same_geometry
-
-
-def _read_only(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
-    view = array.view()
-    view.flags.writeable = False
-    return view

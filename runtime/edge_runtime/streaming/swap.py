@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_runtime.clock import Clock
 from edge_runtime.errors import PipelineError
@@ -29,16 +29,17 @@ def exchange(
     make: Callable[[], Branch],
     run: StreamRun | None,
     *,
+    before: Branch,
     warm_up_runs: int,
     trial_frames: int,
     timeout_s: float,
     clock: Clock,
 ) -> Exchanged:
-    """Put what `make` returns in the place of branch `name` of `run`; blocks until the trial is over.
+    """Put what `make` returns in the place of branch `name` (`before`) of `run`; blocks until the trial is over.
 
     1. In the calling thread: `make` (which loads and tests the bundle), the runners are activated, each rung is warmed
        up on the newest frame. Whatever raises here leaves the stream as it was.
-    2. Between two frames the new branch takes over. Cadence and budget stay those of the stream; the ledger goes on.
+    2. Between two frames the new branch takes over. Cadence and budget stay; the ledger goes on.
     3. A frame that fails among the next `trial_frames` puts the old branch back at once, and `PipelineError` is raised.
        After `timeout_s`, or when the stream ends, the trial is over whatever is missing.
 
@@ -47,7 +48,7 @@ def exchange(
     step = None if run is None else run.steps[name]
     with ExitStack() as stack:
         try:
-            branch = make()
+            branch = replace(make(), cadence=before.cadence, budget_ms=before.budget_ms)
             for rung in branch.rungs:
                 stack.enter_context(rung.runner)
             newest = None if step is None else step.newest
@@ -58,7 +59,7 @@ def exchange(
                 run.journal.tell("swap_failed", f"nothing was changed: {type(error).__name__}: {error}", branch=name)
             raise
         if run is not None and step is not None:
-            run.journal.tell("swapped", f"{_named(step.branch)} gives way to {_named(branch)}", branch=name)
+            run.journal.tell("swapped", f"{_named(before)} gives way to {_named(branch)}", branch=name)
             step.exchange(branch, ladder, trial_frames=trial_frames)
             failure = step.verdict(
                 until_ns=clock.now_ns() + round(timeout_s * 1e9), over=lambda: run.ended_ns is not None
