@@ -23,7 +23,7 @@ from edge_export.mixed import Latency, interleaved_ms, mixed_precision
 from edge_export.sensitivity import Trials
 from edge_runtime.errors import LoweringError
 from edge_runtime.metrics.segmentation import dice
-from edge_runtime.optional import require
+from edge_runtime.runners.openvino import import_openvino
 from edge_sdk.config import AugmentConfig, OptimiserConfig
 from edge_sdk.frames import grey_scale, network_masks
 from edge_sdk.qat import QatConfig, qat
@@ -46,7 +46,7 @@ def dice_points(model: onnx.ModelProto, inputs: Inputs, images: Images) -> npt.N
 
 def openvino_latency(sample: npt.NDArray[np.float32], rounds: int = 30) -> Latency:
     """CPU milliseconds in OpenVINO, one thread, float32 where the file is float32."""
-    openvino: Any = require("openvino", "to time models")
+    openvino: Any = import_openvino()
 
     def measure(models: Sequence[onnx.ModelProto]) -> list[float]:
         core, calls = openvino.Core(), []
