@@ -1,25 +1,25 @@
 """A record of results as JSON lines, without pixels and without patient strings.
 
 One JSON object a line; the first is the header with the schema. While it is written the file is called
-`NAME.partial`; it is flushed to the system after each record and synced to the disk every `sync_every` records, so
-after a crash all but the last records can be read, and a last line that was cut off is recognized. At `close` it
-takes its name. A partial file that a crash left behind is kept as `NAME.cut-1`, `NAME.cut-2`, ...
+`NAME.partial` (`PartialFile`); it is flushed to the system after each record and synced to the disk every `sync_every`
+records, so after a crash all but the last records can be read, and a last line that was cut off is recognized. At
+`close` it takes its name.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
 from edge_runtime.errors import ConfigError, SourceFormatError
 from edge_runtime.result import Result
 from edge_runtime.sinks.base import Sink
+from edge_runtime.sinks.partial_file import PartialFile
 
-__all__ = ["JsonlSink", "Record", "read_jsonl"]
+__all__ = ["JsonlSink", "Record", "read_jsonl", "result_fields"]
 
 SCHEMA = "edge-runtime.results/1"
 
@@ -35,44 +35,36 @@ class JsonlSink(Sink):
         super().__init__(branch=branch, capacity=capacity)
         if sync_every < 1:
             raise ConfigError(f"sync_every is {sync_every}; it counts records and must be at least 1")
-        self.path = Path(path)
-        self._partial = self.path.with_name(self.path.name + ".partial")
+        self._file = PartialFile(path)
         self._sync_every = sync_every
-        self._file: BinaryIO | None = None
         self._written = 0
+
+    @property
+    def path(self) -> Path:
+        """Where the record is to be."""
+        return self._file.path
 
     def open(self) -> None:
         """Raises `ConfigError` for a folder that is not there."""
-        if not self.path.parent.is_dir():
-            raise ConfigError(f"{self.path.parent} is not a folder; make it before recording {self.path.name}")
-        if self._partial.exists():
-            cuts = (self.path.with_name(f"{self.path.name}.cut-{n}") for n in range(1, 10**6))
-            os.replace(self._partial, next(path for path in cuts if not path.exists()))
-        self._file = self._partial.open("wb")
+        self._file.open()
         self._written = 0
         self._line({"schema": SCHEMA})
 
     def write(self, result: Result) -> None:
-        self._line(_record(result))
+        self._line(result_fields(result))
         self._written += 1
-        if self._file is not None and self._written % self._sync_every == 0:
-            os.fsync(self._file.fileno())
+        if self._written % self._sync_every == 0:
+            self._file.sync()
 
     def _line(self, content: dict[str, Any]) -> None:
-        if self._file is None:
-            raise ConfigError(f"{self.path.name} is not open for recording; the pipeline opens it, or call open()")
         self._file.write(msgspec.json.encode(content) + b"\n")
-        self._file.flush()
 
     def close(self) -> None:
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
-            os.replace(self._partial, self.path)
+        self._file.close()
 
 
-def _record(result: Result) -> dict[str, Any]:
+def result_fields(result: Result) -> dict[str, Any]:
+    """What is recorded of a result: frame, times, state, outputs in numbers and words, hashes; no pixels or `extra`."""
     frame = result.frame
     return {
         "branch": result.branch,

@@ -35,8 +35,8 @@ class OverlayVideoSink(Sink):
 
     The codec follows the suffix: `.webm` (VP8, plays in browsers), `.mp4` (MPEG-4 part 2), `.avi` (Motion JPEG). The
     size is that of the first overlay; others are fitted into it with their aspect kept. `fps` is the pace of
-    playing, and results that were dropped are not in the video. `stale_outputs` as in `draw_overlay`. The file takes its name at `close`; without a result
-    there is none.
+    playing, and results that were dropped are not in the video. `stale_outputs` as in `draw_overlay`. The file takes
+    its name at `close`; without a result there is none.
     """
 
     def __init__(

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge_runtime.errors import ConfigError, SourceFormatError
+from edge_runtime.errors import ConfigError, PipelineError, SourceFormatError
 from edge_runtime.frame import Frame
 from edge_runtime.result import Area, ClassScore, Detection, Result
 from edge_runtime.sinks import (
@@ -42,6 +46,19 @@ def result(index: int, shape: tuple[int, int] = (240, 320)) -> Result:
         waits_ns={"queue": 100},
         extra={"error": "PATIENT^NAME"},
     )
+
+
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def fill(sink: Sink, n: int) -> None:
@@ -113,6 +130,17 @@ def test_what_a_crash_left_is_kept(tmp_path: Path) -> None:
     assert [len(read_jsonl(tmp_path / name).results) for name in names] == [1, 2, 3]
 
 
+def test_a_record_that_could_not_be_written_whole_never_gets_its_name(tmp_path: Path) -> None:
+    sink = JsonlSink(tmp_path / "run.jsonl")
+    fill(sink, 2)
+    with limited(sink._file.size + 100), pytest.raises(OSError, match="large"):
+        sink.write(result(2))
+    sink.close()
+    assert os.listdir(tmp_path) == ["run.jsonl.partial"]
+    record = read_jsonl(tmp_path / "run.jsonl.partial")
+    assert (len(record.results), record.truncated) == (2, True)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{}\n", b'{"schema":"other/1"}\n', b"\x00\xff\n", b'{"schema":"edge-runtime.results/1"}\n[1]\n{}\n'],
@@ -124,7 +152,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_writing_before_open_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not open"):
+    with pytest.raises(PipelineError, match="not open"):
         JsonlSink(tmp_path / "run.jsonl").write(result(0))
     with pytest.raises(ConfigError, match="sync_every"):
         JsonlSink(tmp_path / "run.jsonl", sync_every=0)
