@@ -289,6 +289,7 @@ class Pipeline:
                 make,
                 self._run if self._running else None,
                 before=self.branches[name],
+                frame=self._warm_up_frame or synthetic_frame(self.clock),
                 warm_up_runs=self.warm_up_runs,
                 trial_frames=trial_frames,
                 timeout_s=timeout_s,

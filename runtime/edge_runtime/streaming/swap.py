@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from edge_runtime.clock import Clock
 from edge_runtime.errors import PipelineError
+from edge_runtime.frame import Frame
 from edge_runtime.streaming.branch import Branch
 from edge_runtime.streaming.run import StreamRun
-from edge_runtime.streaming.warmup import Ladder, synthetic_frame, warm_up
+from edge_runtime.streaming.warmup import Ladder, warm_up
 
 __all__ = ["Exchanged", "exchange"]
 
@@ -30,6 +31,7 @@ def exchange(
     run: StreamRun | None,
     *,
     before: Branch,
+    frame: Frame,
     warm_up_runs: int,
     trial_frames: int,
     timeout_s: float,
@@ -38,7 +40,7 @@ def exchange(
     """Put what `make` returns in the place of branch `name` (`before`) of `run`; blocks until the trial is over.
 
     1. In the calling thread: `make` (which loads and tests the bundle), the runners are activated, each rung is warmed
-       up on the newest frame. Whatever raises here leaves the stream as it was.
+       up on the newest frame (else `frame`). Whatever raises here leaves the stream as it was.
     2. Between two frames the new branch takes over. Cadence and budget stay; the ledger goes on.
     3. A frame that fails among the next `trial_frames` puts the old branch back at once, and `PipelineError` is raised.
        After `timeout_s`, or when the stream ends, the trial is over whatever is missing.
@@ -52,8 +54,7 @@ def exchange(
             for rung in branch.rungs:
                 stack.enter_context(rung.runner)
             newest = None if step is None else step.newest
-            frame = newest.frame if newest is not None else synthetic_frame(clock)
-            ladder = warm_up(branch, frame, runs=warm_up_runs, clock=clock)
+            ladder = warm_up(branch, frame if newest is None else newest.frame, runs=warm_up_runs, clock=clock)
         except Exception as error:
             if run is not None:
                 run.journal.tell("swap_failed", f"nothing was changed: {type(error).__name__}: {error}", branch=name)
