@@ -10,7 +10,19 @@ import numpy.typing as npt
 
 from edge_runtime.frame import Frame
 
-__all__ = ["Area", "ClassScore", "Detection", "Lease", "Outcome", "Result", "State"]
+__all__ = [
+    "Area",
+    "ClassScore",
+    "Detection",
+    "Finding",
+    "GateScore",
+    "Instance",
+    "Lease",
+    "Measurement",
+    "Outcome",
+    "Result",
+    "State",
+]
 
 State = Literal["fresh", "degraded", "stale", "failed"]
 
@@ -55,6 +67,60 @@ class Detection:
     y1: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One object of a class: `number` is its value in `Result.instances`, the box as in `Detection`."""
+
+    number: int
+    area: Area
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """`quantity` of the class `label` in `unit`, with its standard uncertainty (1 sigma), or None and the reason."""
+
+    label: str
+    quantity: str
+    unit: Literal["mm", "mm2"]
+    value: float | None
+    uncertainty: float | None
+    withheld: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A plausibility rule that failed, by name, with the value found and what is allowed.
+
+    A rule that could not be checked is a finding too: its `value` is None and `reason` says why.
+    """
+
+    rule: str
+    label: str
+    quantity: str
+    value: float | None
+    least: float | None
+    most: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateScore:
+    """How unlike the frames of the gate's fit a frame is; above `threshold` it is out of distribution."""
+
+    output: str
+    score: float
+    threshold: float
+
+    @property
+    def beyond(self) -> bool:
+        """Whether the frame is out of distribution."""
+        return self.score > self.threshold
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outcome:
     """What a postprocessor found in one frame; the fields are those of `Result`."""
@@ -67,6 +133,11 @@ class Outcome:
     detections: tuple[Detection, ...] = ()
     image: npt.NDArray[np.uint8] | None = None
     uncertainty_map: npt.NDArray[np.float32] | None = None
+    instances: npt.NDArray[np.int32] | None = None
+    objects: tuple[Instance, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    gates: tuple[GateScore, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -79,7 +150,10 @@ class Result:
     the result pool: they are valid until `release()`. `classes` has the scores of a classifier in the bundle's
     order, `detections` the boxes of a detector, best first; `image` is the enhanced frame, (H, W) uint8 in source
     pixels. `uncertainty` is one number for the frame, 0 (sure) and up, `uncertainty_map` (h, w) float32 that of
-    every pixel at network size. `image` and `uncertainty_map` are read-only and stay valid. Times are host
+    every pixel at network size. `instances` (H, W) int32 numbers the objects of a mask in source pixels, 0 background,
+    and `objects` lists them. `measurements` are in mm, `findings` the plausibility rules that this result breaks, and
+    `gates` how unlike the frames that the model knows this one is. `image`, `uncertainty_map` and `instances` are
+    read-only and stay valid. Times are host
     monotonic ns; `stages_ns` are the work of each stage and `waits_ns` the waits; their sum is `done_ns -
     frame.arrival_ns`.
 
@@ -100,6 +174,11 @@ class Result:
     detections: tuple[Detection, ...] = ()
     image: npt.NDArray[np.uint8] | None = None
     uncertainty_map: npt.NDArray[np.float32] | None = None
+    instances: npt.NDArray[np.int32] | None = None
+    objects: tuple[Instance, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    gates: tuple[GateScore, ...] = ()
     variant: str = ""
     runner: str = ""
     bundle_sha256: str = ""
@@ -125,6 +204,11 @@ class Result:
     def missed(self) -> bool:
         """Whether the frame had no fresh or degraded result by its deadline."""
         return self.late or self.state not in ("fresh", "degraded")
+
+    @property
+    def out_of_distribution(self) -> GateScore | None:
+        """The first gate that this frame lies beyond, with score and threshold; None when there is none."""
+        return next((gate for gate in self.gates if gate.beyond), None)
 
     def retain(self) -> None:
         """Hold the buffers once more; every `retain` needs its `release`."""

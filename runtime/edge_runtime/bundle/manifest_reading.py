@@ -21,9 +21,10 @@ class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class EnergyGate(_Struct, frozen=True, kw_only=True, tag="energy", tag_field="score"):
     """A frame is beyond it when its energy exceeds `threshold` (Liu et al., NeurIPS 2020, equation 4), in logits.
 
-    E = -T log sum exp(f / T) of the logits f at T = `temperature`, of one plane those of (0, z); of a mask the mean
-    over its pixels. `false_alarm` is the share of `n` held-out frames that lie beyond the threshold, `over` says which
-    frames these were.
+    E = -T log sum exp(f / T) of the logits f at T = `temperature`. Of a mask the logits are taken relative to the
+    background's, (0, z) where there is one plane, and E is the mean over the pixels whose probability of being in any
+    class exceeds 0.001: it is 0, the highest, where there are none. `false_alarm` is the share of `n` held-out frames
+    that lie beyond the threshold, `over` says which frames these were.
     """
 
     threshold: float

@@ -17,15 +17,16 @@ Float32 = npt.NDArray[np.float32]
 def agreement(found: Float32, wanted: Float32, output: OutputSpec) -> float:
     """Share of equal decisions, 0 to 1, in two arrays of the output's shape.
 
-    mask_logits: pixels of equal class. class_logits: 1 when the class is the same (softmax), or the share of classes on
-    the same side of `threshold` (sigmoid). boxes: 2 matched / (found + wanted) of the boxes after suppression, matched
-    by class at an overlap of at least 0.5; 1 when both are without boxes. Other kinds decide nothing: 1.
+    mask_logits: pixels of equal class; border: pixels on the same side of `threshold`. class_logits: 1 when the class
+    is the same (softmax), or the share of classes on the same side of `threshold` (sigmoid). boxes: 2 matched / (found
+    + wanted) of the boxes after suppression, matched by class at an overlap of at least 0.5; 1 when both are without
+    boxes. Other kinds decide nothing: 1.
     """
     if output.kind == "boxes":
         return _boxes(found, wanted, output)
-    if output.kind not in ("mask_logits", "class_logits"):
+    if output.kind not in ("mask_logits", "class_logits", "border"):
         return 1.0
-    one_by_one = found.shape[1] == 1 if output.kind == "mask_logits" else output.activation == "sigmoid"
+    one_by_one = output.activation == "sigmoid" if output.kind == "class_logits" else found.shape[1] == 1
     if one_by_one:
         level = output.temperature * np.log(output.threshold / (1 - output.threshold))
         return float(np.mean((found > level) == (wanted > level)))
