@@ -23,8 +23,9 @@ from edge_runtime.errors import (
 )
 from edge_runtime.postprocess import OutputsPostprocessor, agreement
 from edge_runtime.preprocess import Preprocessor
+from edge_runtime.result import Result
 from edge_runtime.runners import RUNNER_TARGETS, Runner, available_runners, create_runner
-from edge_runtime.streaming import Branch, LadderPolicy, Policy, Rung
+from edge_runtime.streaming import Branch, ErrorPolicy, LadderPolicy, Policy, Rung
 from edge_runtime.streaming.branch import RungReport
 
 __all__ = ["LoadedModel", "SelfTest", "accuracy_ranks", "every_pair", "load", "runner_ladder", "self_test"]
@@ -62,7 +63,13 @@ class LoadedModel:
     left_out: tuple[RungReport, ...] = ()
 
     def branch(
-        self, *, budget_ms: float | None = None, cadence: int = 1, policy: type[Policy] = LadderPolicy
+        self,
+        *,
+        budget_ms: float | None = None,
+        cadence: int = 1,
+        policy: Callable[[], Policy] = LadderPolicy,
+        errors: ErrorPolicy | None = None,
+        refine: Callable[[Result], None] | None = None,
     ) -> Branch:
         """A `Branch` with this model's preprocessing, ladder and postprocessing."""
         outputs, preprocess = self.manifest.outputs, self.manifest.preprocess
@@ -78,6 +85,8 @@ class LoadedModel:
             bundle_sha256=self.sha256,
             preprocess_sha256=preprocess.sha256,
             left_out=self.left_out,
+            errors=errors or ErrorPolicy(),
+            refine=refine,
         )
 
 

@@ -19,9 +19,10 @@ from edge_runtime.sinks import ContactSheetSink, JsonlSink, OverlayVideoSink, Si
 from edge_runtime.sources import PacedSource, Source
 from edge_runtime.streaming import Pipeline, StreamReport
 
-__all__ = ["BRANCH", "RunSettings", "read_settings", "run_stream"]
+__all__ = ["BRANCH", "RunSettings", "RunnerName", "first_frame", "read_settings", "run_stream"]
 
 BRANCH = "segmentation"
+RunnerName = Literal["onnxruntime", "openvino", "tensorrt", "auto"]
 
 
 class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -36,7 +37,7 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     target: Target | None = None
     variant: str | None = None
-    runner: Literal["onnxruntime", "openvino", "tensorrt", "auto"] = "onnxruntime"
+    runner: RunnerName = "onnxruntime"
     provider: str | None = None
     threads: int = 1
     pace: Literal["live", "lossless"] = "live"
@@ -99,7 +100,7 @@ def run_stream(
             played = PacedSource(source, fps=settings.fps, loop_s=settings.loop_s)
         all_sinks = {**_recorders(record, settings, played), **(sinks or {})}
         pipeline = Pipeline(
-            {BRANCH: model.branch(budget_ms=settings.budget_ms)}, sinks=all_sinks, warm_up_frame=_first_frame(source)
+            {BRANCH: model.branch(budget_ms=settings.budget_ms)}, sinks=all_sinks, warm_up_frame=first_frame(source)
         )
         report = pipeline.run(played)
     if record is not None:
@@ -107,7 +108,7 @@ def run_stream(
     return report
 
 
-def _first_frame(source: Source) -> Frame | None:
+def first_frame(source: Source) -> Frame | None:
     """The recording's first frame, for a warm-up at its true size; None for a live source or a damaged frame."""
     if source.live:
         return None

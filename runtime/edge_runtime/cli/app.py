@@ -83,8 +83,10 @@ def verify(
 @app.command()
 @guarded
 def run(
-    file: Edge,
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="DICOM, video, image folder or .npy.")],
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE.edge]", help="The bundle.")] = None,
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SOURCE]", help="DICOM, video, image folder, .npy, tracked sweep, camera.")
+    ] = None,
     budget_ms: Annotated[float | None, typer.Option(help="Budget from a frame's arrival; 33.3 without.")] = None,
     fps: Annotated[float | None, typer.Option(help="Play at this rate, not the recording's own.")] = None,
     loop_s: Annotated[float | None, typer.Option(help="Repeat the recording for so many seconds.")] = None,
@@ -97,14 +99,17 @@ def run(
     trust: Trust = None,
     require_signature: Annotated[bool | None, typer.Option(help="Refuse what no trusted key has signed.")] = None,
     verify: Annotated[bool | None, typer.Option(help="Self-test on the golden samples first; on without.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML with settings; options on the line win.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML with settings; options on the line win. Alone: a whole stream.")
+    ] = None,
     record: Annotated[Path | None, typer.Option(metavar="DIR", help="Write results, overlay and report here.")] = None,
     max_miss_pct: Annotated[float | None, typer.Option(help="Exit 5 when more frames than this miss.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Stream SOURCE through the bundle and report times, misses and the ledger."""
+    """Stream SOURCE through the bundle, or run the stream in --config, and report times, misses and the ledger."""
     from edge_runtime.cli.outcome import judge
     from edge_runtime.cli.settings import effective_settings, settings_text
+    from edge_runtime.cli.stream import run_file
     from edge_runtime.errors import ConfigError
     from edge_runtime.session import run_stream
     from edge_runtime.sources import open_source
@@ -125,9 +130,16 @@ def run(
         "require_signature": require_signature,
         "verify": verify,
     }
-    settings = effective_settings(config, line)
-    typer.echo(settings_text(settings), err=True)
-    report = run_stream(file, open_source(source), settings, record=record)
+    if file is None:
+        report = run_file(
+            config, [*(key for key, value in line.items() if value is not None), *["record"] * bool(record)]
+        )
+    elif source is None:
+        raise typer.BadParameter(f"{file} needs a SOURCE to run on: a file, a folder of images, or a camera")
+    else:
+        settings = effective_settings(config, line)
+        typer.echo(settings_text(settings), err=True)
+        report = run_stream(file, open_source(source), settings, record=record)
     if as_json:
         emit_json(report.to_dict())
     else:
