@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def setup(self) -> None:
-        self.timeout = self.server.owner.timeout_s
+        self.request.settimeout(self.server.owner.timeout_s)
         super().setup()
 
     def do_GET(self) -> None:

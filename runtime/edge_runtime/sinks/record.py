@@ -118,5 +118,5 @@ def read_jsonl(path: str | Path) -> Record:
 def _object(path: str | Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SourceFormatError(f"{path}, line {number}: not a JSON object ({error})") from error

@@ -152,7 +152,7 @@ def read_trace(path: str | Path) -> list[Event]:
     for number, line in enumerate(lines):
         try:
             events.append(msgspec.json.decode(line, type=dict[str, Any]))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             if number < len(lines) - 1:
                 raise SourceFormatError(f"{path}, event {number + 1}: not a JSON object ({error})") from error
     return events

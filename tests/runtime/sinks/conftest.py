@@ -1,8 +1,11 @@
-"""`make_result(...)`: results for the tests of the sinks."""
+"""Results for the tests of the sinks, and a disk that is full."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import pytest
@@ -34,3 +37,21 @@ def result(index: int = 0, shape: tuple[int, ...] = (240, 320), state: State = "
 @pytest.fixture
 def make_result() -> Callable[..., Result]:
     return result
+
+
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.fixture
+def limit() -> Callable[[int], AbstractContextManager[None]]:
+    return limited

@@ -5,11 +5,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_runtime.errors import ConfigError, PipelineError
+from edge_runtime.result import Result
 from edge_runtime.sinks import MjpegSink, draw_overlay
 from edge_runtime.sinks.local_server import LocalServer
 
@@ -38,7 +40,8 @@ class Viewer:
         assert self.answer.readline() == b"\r\n"
         data = self.answer.read(int(size))
         assert self.answer.read(2) == b"\r\n"
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+        picture: np.ndarray = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+        return picture
 
     def picture(self, shade: int) -> np.ndarray:
         """The next picture whose frame has this shade, whatever is shown before."""
@@ -68,7 +71,7 @@ def looking(sink: MjpegSink, n: int) -> None:
         assert sink._changed.wait_for(lambda: sink._looking == n, 10)
 
 
-def shaded(shade: int, index: int = 0):
+def shaded(shade: int, index: int = 0) -> Result:
     made = result(index)
     made.frame.image[:] = shade
     return made
@@ -256,7 +259,7 @@ def test_close_leaves_no_thread() -> None:
 
 
 def test_an_error_of_a_page_is_kept_and_stops_the_sink() -> None:
-    def broken():
+    def broken() -> Any:
         raise ValueError("a bug")
 
     server = LocalServer({"/": broken}, port=0)

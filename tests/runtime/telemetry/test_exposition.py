@@ -42,7 +42,8 @@ def failing(result: object) -> None:
 @pytest.fixture
 def report(pipeline: Callable[..., Any]) -> StreamReport:
     sinks = {"view": CallbackSink(lambda result: None), "bad": CallbackSink(failing)}
-    return pipeline(sinks=sinks, fail_at=(3,)).run(ArraySource(np.zeros((40, 16, 16), np.uint8)))
+    made: StreamReport = pipeline(sinks=sinks, fail_at=(3,)).run(ArraySource(np.zeros((40, 16, 16), np.uint8)))
+    return made
 
 
 def test_the_text_says_what_the_report_says(report: StreamReport) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,7 +20,7 @@ class Steps:
 
 
 @pytest.fixture
-def quiet():
+def quiet() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()

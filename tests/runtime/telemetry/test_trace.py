@@ -159,7 +159,7 @@ def test_a_trace_of_a_crash_lacks_only_the_bracket(tmp_path: Path) -> None:
     writer.close()
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"[\n1,\n2", b"[\n{},\n{]},\n{}\n]\n"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"[\n1,\n2", b'[\n{"\xff":1},\n{}', b"[\n{},\n{]},\n{}\n]\n"])
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(SourceFormatError, match="x"):
