@@ -20,7 +20,7 @@ Unit = Literal["mm", "mm2"]
 def measure(
     probability: npt.NDArray[np.float32], geometry: FrameGeometry, what: Measure, *, level: float = 0.5
 ) -> tuple[Measurement, ...]:
-    """Every quantity of `what` from the map (H, W) of its class, in the pixels of `geometry`: of the largest region, its
+    """Every quantity of `what` from the map (H, W) of its class, in the pixels of `geometry`: of its largest region,
     holes filled.
 
     The boundary lies where the map crosses `level`. Withheld with a reason, in each quantity: without a trusted
