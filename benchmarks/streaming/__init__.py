@@ -1,0 +1,1 @@
+"""`python -m benchmarks.streaming`: streaming under a latency budget, rivals beside it."""
