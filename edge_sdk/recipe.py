@@ -18,6 +18,7 @@ from edge_runtime.preprocess.spec import CropToScanArea, Letterbox, Normalize, P
 from edge_runtime.settings_file import parse_yaml, read_text, to_struct
 from edge_sdk.config import DistillConfig, TeacherConfig
 from edge_sdk.progress import Progress, ignore_progress
+from edge_sdk.recipe_export import ExportSection, check_gates
 from edge_sdk.settings import Settings
 
 __all__ = [
@@ -149,7 +150,8 @@ class Recipe(Settings, frozen=True, kw_only=True):
 
     `classes` names the foreground classes; `unlabelled` may stay empty. `validation` is the share of the training
     frames, by whole groups, that is kept out of training: their Dice chooses the epoch whose weights are kept, and
-    stops training early where `loop.patience` says so. The held-out frames are never used for that.
+    stops training early where `loop.patience` says so. The held-out frames are never used for that. With `export` the
+    run ends with a verified `.edge` file.
     """
 
     task: Literal["segmentation"] = "segmentation"
@@ -161,8 +163,10 @@ class Recipe(Settings, frozen=True, kw_only=True):
     teacher: TeacherSection = TeacherSection()
     distill: DistillConfig = DistillConfig()
     validation: float = 0.0
+    export: ExportSection | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
+        check_gates(self.export, "max_drop_points", self.task)
         if not 0 <= self.validation <= 0.5:
             raise ConfigError(f"validation is {self.validation}; a share from 0 (none) to 0.5 is allowed")
         for name, loop in (("teacher.train", self.teacher.train.loop), ("distill", self.distill.loop)):

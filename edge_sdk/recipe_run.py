@@ -12,7 +12,9 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from edge_export import Origin
 from edge_runtime.atomic import make_folder, write_bytes
+from edge_runtime.bundle import OutputSpec
 from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess import Preprocessor
 from edge_sdk.config import NetworkConfig
@@ -21,9 +23,12 @@ from edge_sdk.evaluate import predict_masks, score_masks
 from edge_sdk.evaluate.folds import check_split, grouped_folds, read_rows
 from edge_sdk.frame_store import load_labelled, save_labelled
 from edge_sdk.frames import LabelledFrames, UnlabelledFrames, network_inputs, network_masks
+from edge_sdk.lowering import Product, check_export, export_student, file_origin
 from edge_sdk.pairs import find_pairs, read_pairs
 from edge_sdk.progress import Progress, ProgressEvent, ignore_progress
 from edge_sdk.recipe import FolderData, Recipe, SimulatedData, effective_yaml
+from edge_sdk.recipe_export import ExportSection
+from edge_sdk.recipe_text import write_report
 from edge_sdk.stages import StageResult, Stages, code_sha256
 from edge_sdk.students import UNet, build_network, count_macs, count_parameters
 from edge_sdk.teachers import (
@@ -38,7 +43,7 @@ from edge_sdk.teachers import (
 )
 from edge_sdk.unlabelled import read_unlabelled
 
-__all__ = ["RecipeData", "RecipeOutcome", "make_student", "read_data", "run"]
+__all__ = ["RecipeData", "RecipeOutcome", "make_student", "product", "read_data", "run"]
 
 _CODE = (
     "augment",
@@ -203,6 +208,41 @@ def make_student(recipe: Recipe, *, base: Path, stages: Stages, data: RecipeData
     return RecipeOutcome(teacher=teacher, student=student.eval(), data=data, report=report, student_stage=stage)
 
 
+def product(recipe: Recipe, outcome: RecipeOutcome, section: ExportSection, *, base: Path) -> Product:
+    """What `edge_sdk.lowering` makes a file of: the student, the frames it learned from and those held out."""
+    data, spec, planes = outcome.data, recipe.preprocess, outcome.student.classes
+    source = recipe.data
+    if isinstance(source, FolderData) and source.manifest:
+        labelled = file_origin("data", base / source.manifest)
+    else:
+        name = "simulated frames" if isinstance(source, SimulatedData) else f"{source.images} and {source.masks}"
+        labelled = Origin(kind="data", name=name, sha256=data.sha256)
+    records = [entry.record for entry in data.unlabelled]
+    frames = [*data.train.frames, *(frame for entry in data.unlabelled for frame in entry.frames)]
+    return Product(
+        name=recipe.name,
+        student=outcome.student,
+        state=outcome.student_stage.folder / "student.pt",
+        output=OutputSpec(
+            name="mask",
+            shape=(1, planes, *Preprocessor(spec).output_shape[2:]),
+            kind="mask_logits",
+            classes=recipe.classes if planes == 1 else ("background", *recipe.classes),
+            threshold=section.threshold,
+        ),
+        preprocess=spec,
+        trained_on=network_inputs(frames, spec),
+        held_out=network_inputs(data.held_out.frames, spec),
+        labels=network_masks(data.held_out, spec, len(recipe.classes)),
+        origins=[
+            labelled,
+            *(Origin(kind="data", name=item.source, sha256=item.sha256) for item in records),
+            Origin(kind="teacher", name=outcome.teacher.name, sha256=outcome.teacher.sha256),
+        ],
+        report=outcome.report,
+    )
+
+
 def _network(recipe: Recipe, config: NetworkConfig) -> UNet:
     in_channels = Preprocessor(recipe.preprocess).output_shape[1]
     return build_network(config, in_channels=in_channels, classes=output_planes(len(recipe.classes)))
@@ -326,16 +366,24 @@ def run(recipe: Recipe, *, base: Path, out_dir: Path, progress: Progress = ignor
 
     `out_dir` receives `recipe.effective.yaml`, `student.pt` (a state dict), `student.onnx` (what `edge-export package`
     takes), `curves.png` (the student's training; tables lie in its stage's folder) and `report.json`, each whole or
-    not at all, and `stages/`, the cache that a second run continues from.
+    not at all, and `stages/`, the cache that a second run continues from. With an export section NAME.edge too, and the
+    report says `export`; raises as `edge_sdk.lowering.make_edge` then.
     """
+    check_export(recipe, base)
     make_folder(out_dir)
     write_bytes(out_dir / "recipe.effective.yaml", effective_yaml(recipe).encode())
-    outcome = make_student(recipe, base=base, stages=Stages(out_dir / "stages", progress))
+    stages = Stages(out_dir / "stages", progress)
+    outcome = make_student(recipe, base=base, stages=stages)
+    report = outcome.report
     write_bytes(out_dir / "student.pt", (outcome.student_stage.folder / "student.pt").read_bytes())
     write_bytes(out_dir / "curves.png", (outcome.student_stage.folder / "logs" / "curves.png").read_bytes())
     write_bytes(out_dir / "student.onnx", _onnx(outcome.student, Preprocessor(recipe.preprocess).output_shape))
-    write_bytes(out_dir / "report.json", msgspec.json.format(msgspec.json.encode(outcome.report), indent=2))
-    return outcome.report
+    write_report(out_dir, report)
+    if recipe.export:
+        made = product(recipe, outcome, recipe.export, base=base)
+        report = {**report, "export": export_student(made, recipe, base=base, out_dir=out_dir, stages=stages)}
+        write_report(out_dir, report)
+    return report
 
 
 def _onnx(student: UNet, shape: tuple[int, ...]) -> bytes:

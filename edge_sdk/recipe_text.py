@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-__all__ = ["report_lines"]
+import msgspec
+
+from edge_runtime.atomic import write_bytes
+
+__all__ = ["report_lines", "write_report"]
+
+
+def write_report(out_dir: Path, report: dict[str, Any]) -> None:
+    """Write `out_dir`/report.json, whole or not at all."""
+    write_bytes(out_dir / "report.json", msgspec.json.format(msgspec.json.encode(report), indent=2))
 
 
 def report_lines(report: dict[str, Any]) -> list[str]:
@@ -21,7 +31,29 @@ def report_lines(report: dict[str, Any]) -> list[str]:
             lines.append(f"student against teacher: {-report[key]:+.2f} {unit}")
     if "agreement" in report:
         lines.append(f"student and teacher give the same class on {100 * report['agreement']:.1f} % of the samples")
+    if "export" in report:
+        lines += [_variant(score) for score in report["export"]["verification"]["scores"]]
+        lines.append(_file(report["export"]))
     return lines
+
+
+def _variant(score: dict[str, Any]) -> str:
+    """How far a variant is from the student on one runner."""
+    where = f"{score['variant']} on {score['runner']}: "
+    if "drop_points" in score:
+        points = max(score["drop_points"], score["typed_drop_points"])
+        text = f"loses {points:.3f} Dice points (at most {score['allowed_points']:g})"
+    elif score["agreement"]:
+        text = f"{100 * min(score['agreement'].values()):.2f} % of the decisions are the student's"
+    else:
+        text = ", ".join("equal" if db is None else f"{db:.1f} dB" for db in score["sqnr_db"].values())
+        text += " of signal over noise"
+    return where + text + (f"; failed, overridden: {score['override']}" if score["override"] else "")
+
+
+def _file(export: dict[str, Any]) -> str:
+    signed = f"signed by {export['signed_by'][:16]}..." if export["signed_by"] else "not signed: export names no key"
+    return f"{export['file']}: {export['bytes'] / 1e6:.2f} MB, {signed}"
 
 
 def _score(result: dict[str, Any]) -> str:

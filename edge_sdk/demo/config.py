@@ -36,6 +36,8 @@ class DemoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     threads: int = 1
 
     def __post_init__(self) -> None:
+        if self.recipe.export:
+            raise ConfigError("recipe: export is given; the demonstration exports as it does, use `edge-sdk distill`")
         for name in ("calibration_frames", "simulated_frames", "sweep_frames"):
             if getattr(self, name) < 2:
                 raise ConfigError(f"{name} is {getattr(self, name)}; at least 2 frames are needed")

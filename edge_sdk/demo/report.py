@@ -218,7 +218,8 @@ def _bundle_section(bundle: Facts) -> Section:
         rows=tuple(rows),
         caption=(
             "Each variant: linted against the Q/DQ rules, checked by onnx.checker in full, loaded and run by ONNX "
-            "Runtime, parsed and built by TensorRT-RTX, scored against the student in torch. No engine was executed."
+            "Runtime, parsed and built by TensorRT-RTX where it is written for it, scored against the student in "
+            "torch. No engine was executed."
         ),
     )
     text = (

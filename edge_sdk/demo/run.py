@@ -47,7 +47,7 @@ def run_demo(out: Path, config: DemoConfig | None = None, progress: Progress = i
     stages = Stages(out / "stages", progress)
     outcome = outcome_of(out, config, stages)
     _show_frames(out, outcome)
-    bundle = make_bundle(stages, config, outcome, private, public)
+    bundle = make_bundle(stages, config, outcome, private)
     edge = bundle.folder / BUNDLE
     facts: dict[str, Any] = {
         "training": outcome.report,

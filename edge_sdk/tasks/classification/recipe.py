@@ -12,6 +12,7 @@ import msgspec
 from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess.spec import Letterbox, Normalize, PreprocessSpec, Stack, ToGray
 from edge_sdk.config import AugmentConfig, OptimiserConfig
+from edge_sdk.recipe_export import ExportSection, check_gates
 from edge_sdk.settings import Settings, check
 
 __all__ = [
@@ -148,7 +149,10 @@ _STEPS = (ToGray(), Letterbox(height=96, width=96), Normalize(mean=0.25, std=0.2
 
 
 class ClassificationRecipe(Settings, frozen=True, kw_only=True):
-    """A whole run. Paths are relative to the recipe's folder; without `stack` in `preprocess` frames are classified."""
+    """A whole run. Paths are relative to the recipe's folder; without `stack` in `preprocess` frames are classified.
+
+    With `export` it ends with a verified `.edge` file.
+    """
 
     data: ManifestData
     classes: tuple[ClassSpec, ...]
@@ -157,8 +161,10 @@ class ClassificationRecipe(Settings, frozen=True, kw_only=True):
     preprocess: PreprocessSpec = PreprocessSpec(steps=_STEPS)
     teacher: TeacherSource = TeacherSource()
     distill: ClassDistillConfig = ClassDistillConfig()
+    export: ExportSection | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
+        check_gates(self.export, "min_agreement", self.task)
         names = [spec.name for spec in self.classes]
         labels = [label for spec in self.classes for label in spec.all_labels]
         if len(names) < 2 or len(set(names)) != len(names) or len(set(labels)) != len(labels):

@@ -12,10 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edge_export import Origin
 from edge_runtime.atomic import make_folder, write_bytes
+from edge_runtime.bundle import OutputSpec
 from edge_runtime.errors import ConfigError
+from edge_sdk.lowering import Product, check_export, export_student, file_origin
 from edge_sdk.progress import Progress, ignore_progress
 from edge_sdk.recipe import effective_yaml
+from edge_sdk.recipe_export import ExportSection
+from edge_sdk.recipe_text import write_report
 from edge_sdk.stages import Stages, code_sha256
 from edge_sdk.students import count_macs, count_parameters
 from edge_sdk.tasks.classification.data import ClipSet, read_clips, read_manifest
@@ -77,9 +82,11 @@ def run(
 
     `out_dir` receives `recipe.effective.yaml`, `student.pt` (a state dict), `student.onnx` (output "class", (1, K)
     logits) and `report.json`, each whole or not at all, and `stages/`, the cache that a second run continues from.
-    Raises `ConfigError` for anything in the recipe or its files that does not fit, `InferenceError` for a teacher whose
-    output does not.
+    With an export section NAME.edge too, and the report says `export`. Raises `ConfigError` for anything in the recipe
+    or its files that does not fit, `InferenceError` for a teacher whose output does not, and as
+    `edge_sdk.lowering.make_edge`.
     """
+    check_export(recipe, base)
     make_folder(out_dir)
     write_bytes(out_dir / "recipe.effective.yaml", effective_yaml(recipe).encode())
     rows = read_manifest(recipe.data, recipe.classes, base)
@@ -95,8 +102,37 @@ def run(
     report = _report(work, teacher_result, result)
     write_bytes(out_dir / "student.pt", state.read_bytes())
     write_bytes(out_dir / "student.onnx", _onnx(student, train.inputs.shape[1:]))
-    write_bytes(out_dir / "report.json", msgspec.json.format(msgspec.json.encode(report), indent=2))
+    write_report(out_dir, report)
+    if recipe.export:
+        teacher_origin = Origin(kind="teacher", name=Path(recipe.teacher.file).name or "teacher.pt", sha256=teacher_id)
+        origins = [file_origin("data", base / recipe.data.manifest), teacher_origin]
+        made = _product(work, recipe.export, student, state, origins, report)
+        report = {**report, "export": export_student(made, recipe, base=base, out_dir=out_dir, stages=stages)}
+        write_report(out_dir, report)
     return report
+
+
+def _product(
+    work: _Run, section: ExportSection, student: nn.Module, state: Path, origins: list[Origin], report: dict[str, Any]
+) -> Product:
+    names = tuple(spec.name for spec in work.recipe.classes)
+    return Product(
+        name=work.recipe.name,
+        student=student,
+        state=state,
+        output=OutputSpec(
+            name=OUTPUT_NAME,
+            shape=(1, len(names)),
+            kind="class_logits",
+            classes=names,
+            threshold=section.threshold,
+        ),
+        preprocess=work.recipe.preprocess,
+        trained_on=work.train.inputs,
+        held_out=work.test.inputs,
+        origins=origins,
+        report=report,
+    )
 
 
 def _teacher(work: _Run, base: Path) -> tuple[Callable[[Tensor], Tensor], str, dict[str, Any]]:

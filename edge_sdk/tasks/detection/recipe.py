@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess.spec import Letterbox, Normalize, PreprocessSpec, ToGray
+from edge_sdk.recipe_export import ExportSection, check_gates
 from edge_sdk.settings import Settings
 from edge_sdk.tasks.detection.config import DetectorConfig, DetectorDistillConfig, DetectorTeacherConfig
 
@@ -38,7 +41,8 @@ class DetectorTeacherSource(Settings, frozen=True, kw_only=True):
 class DetectionRecipe(Settings, frozen=True, kw_only=True):
     """Everything from data to a student detector. Paths are relative to the recipe's folder.
 
-    `score` is the least probability of a box that is scored in the report. Raises `ConfigError` for classes that are
+    `score` is the least probability of a box that is scored in the report (that of a device is `export.threshold`).
+    With `export` the run ends with a verified `.edge` file. Raises `ConfigError` for classes that are
     missing or equal, and for a student and teacher with different levels of stages, whose points differ.
     """
 
@@ -52,8 +56,10 @@ class DetectionRecipe(Settings, frozen=True, kw_only=True):
     teacher: DetectorTeacherSource = DetectorTeacherSource()
     distill: DetectorDistillConfig = DetectorDistillConfig()
     score: float = 0.02
+    export: ExportSection | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
+        check_gates(self.export, "min_agreement", self.task)
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ConfigError(f"classes is {list(self.classes)}; one or more different names are needed")
         if not 0 <= self.score < 1:

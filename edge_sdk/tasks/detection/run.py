@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edge_export import Origin
 from edge_runtime.atomic import make_folder, write_bytes
 from edge_runtime.preprocess import Preprocessor
+from edge_sdk.frames import network_inputs
+from edge_sdk.lowering import Product, check_export, export_student, file_origin
 from edge_sdk.progress import Progress, ignore_progress
+from edge_sdk.recipe_export import ExportSection
+from edge_sdk.recipe_text import write_report
 from edge_sdk.stages import Stages, code_sha256
 from edge_sdk.students import count_macs, count_parameters
 from edge_sdk.students.detector import Detector
@@ -27,6 +31,7 @@ from edge_sdk.teachers import load_state_dict, save_state_dict
 
 __all__ = ["run"]
 
+MAX_ABS = 1e-2  # of the boxes, which are in pixels, between torch and ONNX
 _CODE = (
     "edge_sdk.augment",
     "edge_sdk.batch",
@@ -84,9 +89,12 @@ def run(recipe: DetectionRecipe, *, base: Path, out_dir: Path, progress: Progres
     """Run `recipe`; its paths are relative to `base`. Returns the report.
 
     `out_dir` receives `student.pt` (a state dict), `student.onnx` (output "boxes", (1, P, 4 + K)) and `report.json`,
-    each whole or not at all, and `stages/`, the cache that a second run continues from. Raises `ConfigError` for
-    anything in the recipe or its files that does not fit, `InferenceError` for a teacher that answers with NaN.
+    each whole or not at all, and `stages/`, the cache that a second run continues from. With an export section
+    NAME.edge and `recipe.effective.yaml` too, and the report says `export`. Raises `ConfigError` for anything in the
+    recipe or its files that does not fit, `InferenceError` for a teacher that answers with NaN, and as
+    `edge_sdk.lowering.make_edge`.
     """
+    check_export(recipe, base)
     make_folder(out_dir)
     data = recipe.data
     train, test = read_boxes(
@@ -98,8 +106,38 @@ def run(recipe: DetectionRecipe, *, base: Path, out_dir: Path, progress: Progres
     report = _report(work, teacher_result, result)
     write_bytes(out_dir / "student.pt", state.read_bytes())
     write_bytes(out_dir / "student.onnx", _onnx(student, work.shape))
-    write_bytes(out_dir / "report.json", msgspec.json.format(msgspec.json.encode(report), indent=2))
+    write_report(out_dir, report)
+    if recipe.export:
+        teacher_origin = Origin(
+            kind="teacher", name=Path(recipe.teacher.checkpoint).name or "teacher.pt", sha256=teacher_id
+        )
+        origins = [file_origin("data", base / path) for path in (data.manifest, data.boxes)]
+        made = _product(work, recipe.export, student, state, [*origins, teacher_origin], report)
+        report = {
+            **report,
+            "export": export_student(made, recipe, base=base, out_dir=out_dir, stages=work.stages),
+        }
+        write_report(out_dir, report)
     return report
+
+
+def _product(
+    work: _Run, section: ExportSection, student: Detector, state: Path, origins: list[Origin], report: dict[str, Any]
+) -> Product:
+    spec = work.recipe.preprocess
+    exported = student.exportable(*work.shape[2:]).eval()
+    return Product(
+        name=work.recipe.name,
+        student=exported,
+        state=state,
+        output=output_spec(exported, work.recipe.classes, threshold=section.threshold),
+        preprocess=spec,
+        trained_on=network_inputs(work.train.frames, spec),
+        held_out=network_inputs(work.test.frames, spec),
+        origins=origins,
+        report=report,
+        max_abs=MAX_ABS,
+    )
 
 
 def _teacher(work: _Run, base: Path) -> tuple[Detector, str, dict[str, Any]]:
@@ -177,7 +215,6 @@ def _report(work: _Run, teacher: dict[str, Any], student: dict[str, Any]) -> dic
 def _onnx(student: Detector, shape: tuple[int, ...]) -> bytes:
     from edge_export import export_torch
 
-    # boxes are in pixels, of which a hundredth is allowed
     module = student.exportable(*shape[2:]).eval()
-    data: bytes = export_torch(module, shape, output_names=(OUTPUT_NAME,), max_abs=1e-2).SerializeToString()
+    data: bytes = export_torch(module, shape, output_names=(OUTPUT_NAME,), max_abs=MAX_ABS).SerializeToString()
     return data

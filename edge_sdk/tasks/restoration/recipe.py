@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from edge_runtime.preprocess.spec import Normalize, PreprocessSpec, Resize, ToGray
 from edge_sdk.config import AugmentConfig, OptimiserConfig
+from edge_sdk.recipe_export import ExportSection, check_gates
 from edge_sdk.settings import Settings, check
 
 __all__ = [
@@ -114,7 +117,10 @@ class RestorerTeacherSource(Settings, frozen=True, kw_only=True):
 
 
 class RestorationRecipe(Settings, frozen=True, kw_only=True):
-    """Everything from clean frames to a student. Paths are relative to the recipe's folder."""
+    """Everything from clean frames to a student. Paths are relative to the recipe's folder.
+
+    With `export` the run ends with a verified `.edge` file.
+    """
 
     data: CleanFrames
     task: Literal["restoration"] = "restoration"
@@ -124,3 +130,7 @@ class RestorationRecipe(Settings, frozen=True, kw_only=True):
     teacher: RestorerTeacherSource = RestorerTeacherSource()
     distill: RestorerDistillConfig = RestorerDistillConfig()
     seed: int = 1
+    export: ExportSection | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        check_gates(self.export, "min_sqnr_db", self.task)

@@ -10,9 +10,16 @@ import msgspec
 import numpy as np
 from torch import nn
 
+from edge_export import Origin
 from edge_runtime.atomic import make_folder, write_bytes
+from edge_runtime.bundle import OutputSpec
+from edge_runtime.errors import ConfigError
+from edge_runtime.preprocess.spec import Letterbox, PreprocessSpec, Resize
 from edge_sdk.batch import TrainingSet
+from edge_sdk.lowering import Product, check_export, export_student, file_origin
 from edge_sdk.progress import Progress, ignore_progress
+from edge_sdk.recipe_export import ExportSection
+from edge_sdk.recipe_text import write_report
 from edge_sdk.stages import Stages, code_sha256
 from edge_sdk.students import count_macs, count_parameters
 from edge_sdk.students.restorer import Restorer
@@ -20,6 +27,7 @@ from edge_sdk.tasks.restoration.data import FrameSet, read_clean
 from edge_sdk.tasks.restoration.recipe import RestorationRecipe, RestorerConfig
 from edge_sdk.tasks.restoration.scores import network_scores, trivial_scores
 from edge_sdk.tasks.restoration.training import (
+    IMAGE,
     build_restorer,
     degraded_set,
     distill_restorer,
@@ -35,7 +43,7 @@ from edge_sdk.teachers import (
     save_state_dict,
 )
 
-__all__ = ["OUTPUT_NAME", "run"]
+__all__ = ["OUTPUT_NAME", "device_preprocess", "run"]
 
 OUTPUT_NAME = "restored"  # of the student's ONNX output, (1, 1, s H, s W) float32
 _CODE = (
@@ -96,9 +104,11 @@ def run(
     """Run `recipe`; its paths are relative to `base`. Returns the report.
 
     `out_dir` receives `student.pt` (a state dict), `student.onnx` (output "restored") and `report.json`, each whole or
-    not at all, and `stages/`, the cache that a second run continues from. Raises `ConfigError` for anything in the
-    recipe or its files that does not fit, `InferenceError` for a teacher whose output does not.
+    not at all, and `stages/`, the cache that a second run continues from. With an export section NAME.edge and
+    `recipe.effective.yaml` too, and the report says `export`. Raises `ConfigError` for anything in the recipe or its
+    files that does not fit, `InferenceError` for a teacher whose output does not, and as `edge_sdk.lowering.make_edge`.
     """
+    check_export(recipe, base)
     make_folder(out_dir)
     train, test = read_clean(recipe.data, base)
     held_out = degraded_set(test.frames, recipe.preprocess, recipe.degrade, draws=1, seed=recipe.seed + 1)
@@ -106,7 +116,7 @@ def run(
     work = _Run(recipe=recipe, stages=stages, train=train, held_out=held_out, test_sha256=test.sha256)
     teacher, teacher_result = _teacher(work, base)
     student, result, state = _student(work, teacher)
-    report = {
+    report: dict[str, Any] = {
         "name": recipe.name,
         "task": recipe.task,
         "preprocess_sha256": recipe.preprocess.sha256,
@@ -121,8 +131,52 @@ def run(
     }
     write_bytes(out_dir / "student.pt", state.read_bytes())
     write_bytes(out_dir / "student.onnx", _onnx(student, held_out.inputs.shape[1:]))
-    write_bytes(out_dir / "report.json", msgspec.json.format(msgspec.json.encode(report), indent=2))
+    write_report(out_dir, report)
+    if recipe.export:
+        teacher_origin = Origin(kind="teacher", name=teacher.name, sha256=teacher.sha256)
+        origins = [file_origin("data", base / recipe.data.manifest), teacher_origin]
+        made = _product(work, recipe.export, student, state, origins, report)
+        report = {**report, "export": export_student(made, recipe, base=base, out_dir=out_dir, stages=stages)}
+        write_report(out_dir, report)
     return report
+
+
+def _product(
+    work: _Run, section: ExportSection, student: Restorer, state: Path, origins: list[Origin], report: dict[str, Any]
+) -> Product:
+    recipe, held_out = work.recipe, work.held_out
+    return Product(
+        name=recipe.name,
+        student=student,
+        state=state,
+        output=OutputSpec(
+            name=OUTPUT_NAME,
+            shape=(1, 1, *held_out.target(IMAGE).shape[2:]),
+            kind="image",
+            threshold=section.threshold,
+        ),
+        preprocess=device_preprocess(recipe),
+        trained_on=work.training(1).inputs.numpy(),
+        held_out=held_out.inputs.numpy(),
+        origins=origins,
+        report=report,
+    )
+
+
+def device_preprocess(recipe: RestorationRecipe) -> PreprocessSpec:
+    """What stands before the student on a device: at scale 2 it is given frames of half the size that it answers with.
+
+    Raises `ConfigError` when the preprocessing has no size step that could be halved.
+    """
+    steps, scale = recipe.preprocess.steps, recipe.degrade.scale
+    if scale == 1:
+        return recipe.preprocess
+    for k in reversed(range(len(steps))):
+        step = steps[k]
+        if isinstance(step, (Resize, Letterbox)):
+            half = msgspec.structs.replace(step, height=step.height // scale, width=step.width // scale)
+            return PreprocessSpec(steps=(*steps[:k], half, *steps[k + 1 :]))
+    raise ConfigError("the preprocessing has neither resize nor letterbox; at scale 2 the export needs one to halve")
 
 
 def _teacher(work: _Run, base: Path) -> tuple[Teacher, dict[str, Any]]:
