@@ -38,7 +38,8 @@ def tiled(size: tuple[int, int], **more: Any) -> TiledRunner:
 @given(st.integers(32, 150), st.integers(40, 150), st.integers(4, 9), st.integers(1, 12))
 def test_a_local_filter_answers_as_on_the_whole_frame(height: int, width: int, margin: int, ramp: int) -> None:
     image = np.random.default_rng(height * width).standard_normal((1, 1, height, width)).astype(np.float32)
-    with tiled((height, width), overlap=2 * margin + ramp, margin=margin) as runner:
+    runner = tiled((height, width), overlap=2 * margin + ramp, margin=margin)
+    with runner:
         found = runner.infer({"image": image})["mask"]
         assert found.shape == image.shape
         assert np.abs(found - blur(image)).max() < 1e-6
@@ -53,8 +54,9 @@ def test_without_a_margin_the_seams_show() -> None:
 
 def test_one_tile_is_the_model_itself() -> None:
     image = np.random.default_rng(0).standard_normal((1, 1, 32, 40)).astype(np.float32)
-    with tiled((32, 40), overlap=20, margin=4) as runner:
-        assert runner.tiles == 1
+    runner = tiled((32, 40), overlap=20, margin=4)
+    assert runner.tiles == 1
+    with runner:
         assert np.array_equal(runner.infer({"image": image})["mask"], blur(image))
 
 
