@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.optional import require
-from edge_runtime.result import Area, Detection, Result
+from edge_runtime.result import Area, Detection, Finding, Measurement, Result
 
 __all__ = ["draw_notice", "draw_overlay"]
 
@@ -17,7 +17,10 @@ Colour = tuple[int, int, int]
 
 _MIN_SIDE = 480  # pixels; smaller frames are enlarged by a whole factor so that text can be read
 _SCORES = 3  # classes that are named, the most probable ones
+_FINDINGS = 2  # broken rules that are named
 _LINE = 26  # pixels of height of a line of text
+_PLAIN: Colour = (230, 230, 230)
+_WITHHELD: Colour = (170, 170, 170)
 _STATES: dict[str, Colour] = {
     "fresh": (70, 200, 90),
     "degraded": (255, 190, 40),
@@ -38,11 +41,12 @@ def draw_overlay(result: Result, *, stale_outputs: bool = False) -> Image:
     """The frame, enhanced if the result has it so, with mask, boxes and status, (H', W', 3) uint8 RGB, both sides even.
 
     The image is enlarged by a whole factor to at least 480 rows; below it stand the state, the frame's index and its
-    age when the result was done, one line of areas a class (mm^2, or the word that it is withheld) and one of the
-    three best class scores. Each class has a colour, filled thinly and with a contour. Anything but `fresh` also has a
-    frame in the colour of its state and a label on the image. Of a stale result nothing but that label is drawn, since
-    its mask, boxes and numbers belong to an earlier frame; `stale_outputs` draws them all the same. Raises
-    `MissingDependencyError` without OpenCV.
+    age when the result was done, one line of areas a class (mm^2, or the word that it is withheld), one a measurement
+    and one of the three best class scores. Each class has a colour, filled thinly and with a contour. Anything but
+    `fresh`, a frame beyond the model's gate and a broken plausibility rule also have a frame in colour and a label on
+    the image. Of a stale result nothing but that label is drawn, since its mask, boxes and
+    numbers belong to an earlier frame; `stale_outputs` draws them all the same. Raises `MissingDependencyError`
+    without OpenCV.
     """
     cv2 = require("cv2", "to draw overlays")
     factor = max(1, -(-_MIN_SIDE // result.frame.shape[0]))
@@ -52,16 +56,15 @@ def draw_overlay(result: Result, *, stale_outputs: bool = False) -> Image:
         if result.mask is not None:
             _draw_mask(cv2, image, result.mask, factor)
         _draw_boxes(cv2, image, result.detections, factor)
-    if result.state != "fresh":
-        _draw_warning(cv2, image, _warning(result, shown), _STATES[result.state])
-    return _with_status(cv2, image, result, shown)
+    _draw_warnings(cv2, image, _warnings(result, shown))
+    return _with_status(cv2, image, result, _lines(result) if shown else [("", _PLAIN)] * len(_lines(result)))
 
 
 def draw_notice(text: str) -> Image:
     """A black picture with one line of text, (480, 640, 3) uint8 RGB: shown where there is no result to draw."""
     cv2 = require("cv2", "to draw overlays")
     image = np.zeros((_MIN_SIDE, 640, 3), np.uint8)
-    _draw_warning(cv2, image, text, _STATES["failed"])
+    _draw_warnings(cv2, image, [(text, _STATES["failed"])])
     return image
 
 
@@ -95,27 +98,44 @@ def _draw_boxes(cv2: Any, image: Image, boxes: tuple[Detection, ...], factor: in
         _text(cv2, image, f"{box.label} {box.score:.2f}", at, colour)
 
 
-def _draw_warning(cv2: Any, image: Image, text: str, colour: Colour) -> None:
-    cv2.rectangle(image, (0, 0), (image.shape[1] - 1, image.shape[0] - 1), colour, 6)
-    _text(cv2, image, text, (12, 12), (20, 20, 20), background=colour)
+def _draw_warnings(cv2: Any, image: Image, warnings: list[tuple[str, Colour]]) -> None:
+    """A frame around the image in the colour of the first, and each as a label."""
+    if warnings:
+        cv2.rectangle(image, (0, 0), (image.shape[1] - 1, image.shape[0] - 1), warnings[0][1], 6)
+    for row, (text, colour) in enumerate(warnings):
+        _text(cv2, image, text, (12, 12 + row * (_LINE + 6)), (20, 20, 20), background=colour)
 
 
-def _warning(result: Result, shown: bool) -> str:
+def _warnings(result: Result, shown: bool) -> list[tuple[str, Colour]]:
+    found = []
     if result.state == "stale":
         ago = f"of frame {result.outputs_from}, {result.frame.index - result.outputs_from} frames ago"
-        return f"STALE: outputs {ago}" + ("" if shown else ", not shown")
-    if result.state == "degraded":
-        return f"DEGRADED: {result.variant}"
-    return f"FAILED: {result.reason}"
+        found.append(f"STALE: outputs {ago}" + ("" if shown else ", not shown"))
+    elif result.state == "degraded":
+        found.append(f"DEGRADED: {result.variant}")
+    elif result.state == "failed":
+        found.append(f"FAILED: {result.reason}")
+    if shown and (gate := result.out_of_distribution) is not None:
+        found.append(f"UNKNOWN KIND OF IMAGE: {gate.score:.3g}, above {gate.threshold:.3g}")
+    if shown and result.findings:
+        found += [_finding_text(finding) for finding in result.findings[:_FINDINGS]]
+        found += [f"AND {len(result.findings) - _FINDINGS} MORE"] * (len(result.findings) > _FINDINGS)
+    return [(text, _STATES["stale" if result.state == "fresh" else result.state]) for text in found]
 
 
-def _with_status(cv2: Any, image: Image, result: Result, shown: bool) -> Image:
-    """The image above a band of text, on a canvas wide enough for both."""
-    areas = [_area_line(area) for area in result.areas] if shown else []
-    if result.classes and shown:
+def _lines(result: Result) -> list[tuple[str, Colour]]:
+    """The lines below the status: areas, measurements and classes; as many for every result of a model."""
+    lines = [_area_line(area, _CLASSES[row % len(_CLASSES)]) for row, area in enumerate(result.areas)]
+    lines += [_measurement_line(measured) for measured in result.measurements]
+    if result.classes:
         best = sorted(result.classes, key=lambda score: -score.probability)[:_SCORES]
-        areas.append(("   ".join(f"{score.label}: {100 * score.probability:.0f} %" for score in best), True))
-    height = image.shape[0] + _LINE * max(2, 1 + len(areas)) + 10
+        lines.append(("   ".join(f"{score.label}: {100 * score.probability:.0f} %" for score in best), _PLAIN))
+    return lines
+
+
+def _with_status(cv2: Any, image: Image, result: Result, lines: list[tuple[str, Colour]]) -> Image:
+    """The image above a band of text, on a canvas wide enough for both."""
+    height = image.shape[0] + _LINE * max(2, 1 + len(lines)) + 10
     width = max(image.shape[1], _MIN_SIDE)
     canvas = np.zeros((height + height % 2, width + width % 2, 3), np.uint8)
     left = (width - image.shape[1]) // 2
@@ -123,17 +143,33 @@ def _with_status(cv2: Any, image: Image, result: Result, shown: bool) -> Image:
     age = f"{result.latency_ns / 1e6:.1f} ms" + (" LATE" if result.late else "")
     top = image.shape[0] + 5
     _text(cv2, canvas, result.state.upper(), (10, top), _STATES[result.state])
-    _text(cv2, canvas, f"frame {result.frame.index}   age {age}   {result.branch}", (130, top), (230, 230, 230))
-    for row, (line, known) in enumerate(areas, start=1):
-        colour = _CLASSES[(row - 1) % len(_CLASSES)] if known else (170, 170, 170)
+    _text(cv2, canvas, f"frame {result.frame.index}   age {age}   {result.branch}", (130, top), _PLAIN)
+    for row, (line, colour) in enumerate(lines, start=1):
         _text(cv2, canvas, line, (10, top + row * _LINE), colour)
     return canvas
 
 
-def _area_line(area: Area) -> tuple[str, bool]:
+def _area_line(area: Area, colour: Colour) -> tuple[str, Colour]:
     if area.mm2 is not None:
-        return f"{area.label}: {area.mm2:.1f} mm^2", True
-    return f"{area.label}: {area.pixels} px, mm^2 withheld", False
+        return f"{area.label}: {area.mm2:.1f} mm^2", colour
+    return f"{area.label}: {area.pixels} px, mm^2 withheld", _WITHHELD
+
+
+def _measurement_line(measured: Measurement) -> tuple[str, Colour]:
+    what, unit = f"{measured.label} {measured.quantity}", measured.unit.replace("mm2", "mm^2")
+    if measured.value is None:
+        return f"{what}: withheld ({measured.withheld})", _WITHHELD
+    sigma = "" if measured.uncertainty is None else f" +- {measured.uncertainty:.2g}"
+    return f"{what}: {measured.value:.1f}{sigma} {unit}", _PLAIN
+
+
+def _finding_text(finding: Finding) -> str:
+    what = f"{finding.label} {finding.quantity}"
+    if finding.value is None:
+        return f"NOT CHECKED: {what} ({finding.reason})"
+    low = finding.least is not None and finding.value < finding.least
+    bound = f"below {finding.least:.4g}" if low else f"above {finding.most:.4g}" if finding.most is not None else ""
+    return f"IMPLAUSIBLE: {what} {finding.value:.4g} {bound or finding.reason}"
 
 
 def _text(

@@ -25,8 +25,9 @@ SCHEMA = "edge-runtime.results/1"
 
 
 class JsonlSink(Sink):
-    """Writes one line a result: frame, times, state, areas, classes, boxes, reason, hashes. `extra` and arrays are left
-    out.
+    """Writes one line a result: frame, times, state, reason, all numbers and words of the outputs, hashes.
+
+    Arrays and `extra` are left out.
     """
 
     def __init__(
@@ -79,12 +80,13 @@ def result_fields(result: Result) -> dict[str, Any]:
         "done_ns": result.done_ns,
         "stages_ns": result.stages_ns,
         "waits_ns": result.waits_ns,
-        "areas": [
-            {"label": area.label, "pixels": area.pixels, "mm2": area.mm2, "withheld": area.withheld}
-            for area in result.areas
-        ],
-        "classes": [{"label": score.label, "probability": score.probability} for score in result.classes],
-        "detections": [msgspec.to_builtins(found) for found in result.detections],
+        "areas": msgspec.to_builtins(result.areas),
+        "classes": msgspec.to_builtins(result.classes),
+        "detections": msgspec.to_builtins(result.detections),
+        "objects": msgspec.to_builtins(result.objects),
+        "measurements": msgspec.to_builtins(result.measurements),
+        "findings": msgspec.to_builtins(result.findings),
+        "gates": msgspec.to_builtins(result.gates),
         "uncertainty": result.uncertainty,
         "variant": result.variant,
         "runner": result.runner,

@@ -103,6 +103,7 @@ def output_digests(result: Result) -> dict[str, str]:
         "probability": result.probability,
         "image": result.image,
         "uncertainty_map": result.uncertainty_map,
+        "instances": result.instances,
     }
     return {
         name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

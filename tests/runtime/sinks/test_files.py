@@ -10,7 +10,16 @@ import pytest
 
 from edge_runtime.errors import ConfigError, PipelineError, SourceFormatError
 from edge_runtime.frame import Frame
-from edge_runtime.result import Area, ClassScore, Detection, Result
+from edge_runtime.result import (
+    Area,
+    ClassScore,
+    Detection,
+    Finding,
+    GateScore,
+    Instance,
+    Measurement,
+    Result,
+)
 from edge_runtime.sinks import (
     ContactSheetSink,
     JsonlSink,
@@ -33,6 +42,14 @@ def result(index: int, shape: tuple[int, int] = (240, 320)) -> Result:
         areas=(Area(label="cyst", pixels=9, mm2=None, withheld="no calibration"),),
         classes=(ClassScore(label="benign", probability=0.75),),
         detections=(Detection(label="cyst", score=0.5, x0=1.0, y0=2.0, x1=3.5, y1=4.0),),
+        objects=(
+            Instance(number=1, area=Area(label="cyst", pixels=9, mm2=None, withheld="-"), x0=1, y0=2, x1=4, y1=5),
+        ),
+        measurements=(
+            Measurement(label="cyst", quantity="diameter", unit="mm", value=None, uncertainty=None, withheld="-"),
+        ),
+        findings=(Finding(rule="size", label="cyst", quantity="area", value=900.0, least=None, most=10.0),),
+        gates=(GateScore(output="mask", score=3.5, threshold=2.0),),
         uncertainty=0.25,
         variant="int8",
         runner="ort",
@@ -75,6 +92,38 @@ def test_a_record_can_be_read_back_and_holds_no_pixels_and_no_extra(tmp_path: Pa
         "areas": [{"label": "cyst", "pixels": 9, "mm2": None, "withheld": "no calibration"}],
         "classes": [{"label": "benign", "probability": 0.75}],
         "detections": [{"label": "cyst", "score": 0.5, "x0": 1.0, "y0": 2.0, "x1": 3.5, "y1": 4.0}],
+        "objects": [
+            {
+                "number": 1,
+                "area": {"label": "cyst", "pixels": 9, "mm2": None, "withheld": "-"},
+                "x0": 1,
+                "y0": 2,
+                "x1": 4,
+                "y1": 5,
+            },
+        ],
+        "measurements": [
+            {
+                "label": "cyst",
+                "quantity": "diameter",
+                "unit": "mm",
+                "value": None,
+                "uncertainty": None,
+                "withheld": "-",
+            },
+        ],
+        "findings": [
+            {
+                "rule": "size",
+                "label": "cyst",
+                "quantity": "area",
+                "value": 900.0,
+                "least": None,
+                "most": 10.0,
+                "reason": "",
+            },
+        ],
+        "gates": [{"output": "mask", "score": 3.5, "threshold": 2.0}],
         "uncertainty": 0.25,
         "variant": "int8",
         "runner": "ort",
@@ -174,7 +223,7 @@ def test_a_video_has_a_frame_for_each_result_and_appears_at_close(tmp_path: Path
     assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(25, abs=0.1)
     shades = []
     while (read := video.read())[0]:
-        assert read[1].shape == (568, 640, 3)
+        assert read[1].shape == (594, 640, 3)
         shades.append(float(read[1][400:440, 500:560].mean()))
     assert len(shades) == 13
     assert shades[:12] == sorted(shades[:12])

@@ -5,8 +5,9 @@ import numpy.typing as npt
 import pytest
 
 from edge_runtime.frame import Frame
-from edge_runtime.result import Area, Result, State
+from edge_runtime.result import Area, ClassScore, Detection, Finding, GateScore, Measurement, Result, State
 from edge_runtime.sinks import draw_overlay
+from edge_runtime.sinks.overlay import _finding_text, draw_notice
 
 pytest.importorskip("cv2")
 
@@ -96,3 +97,81 @@ def test_long_and_foreign_text_stays_inside() -> None:
     strange.branch = "b" * 300
     drawn = draw_overlay(strange)
     assert drawn[:, -4:].max() == 0 or (drawn[480:, -4:] == 0).all()
+
+
+def full(state: State) -> Result:
+    """A result with something of everything."""
+    made = result(state=state, areas=(Area(label="cyst", pixels=100, mm2=31.4),))
+    made.measurements = (
+        Measurement(label="cyst", quantity="diameter", unit="mm", value=12.3, uncertainty=0.4),
+        Measurement(label="cyst", quantity="area", unit="mm2", value=None, uncertainty=None, withheld="no calibration"),
+    )
+    made.classes = (ClassScore(label="benign", probability=0.75),)
+    made.detections = (Detection(label="cyst", score=0.5, x0=200, y0=150, x1=260, y1=200),)
+    made.findings = (Finding(rule="size", label="cyst", quantity="area", value=31.4, least=None, most=10.0),)
+    made.image = np.full((240, 320), 200, np.uint8)
+    return made
+
+
+def test_of_a_stale_or_failed_result_nothing_but_the_label_is_drawn() -> None:
+    for state in ("stale", "failed"):
+        drawn, bare = draw_overlay(full(state)), draw_overlay(result(state=state, masked=False))
+        assert np.array_equal(drawn[:511], bare[:511])
+        assert drawn[511:].max() == 0  # the room for the numbers is kept, so that the picture stands still
+    told = draw_overlay(full("stale"), stale_outputs=True)
+    assert (told[300, 560] == 200).all()
+    assert told[511:].max() > 200
+    assert np.array_equal(draw_overlay(full("failed"), stale_outputs=True), draw_overlay(full("failed")))
+
+
+def test_every_number_of_a_result_has_its_line() -> None:
+    made = full("fresh")
+    lines = 1 + len(made.areas) + len(made.measurements) + 1
+    assert draw_overlay(made).shape[0] == 480 + 26 * lines + 10
+    band = draw_overlay(made)[480:]
+    rows = [band[5 + 26 * k : 31 + 26 * k].max(axis=2) > 100 for k in range(lines)]
+    assert all(row.sum() > 100 for row in rows)
+
+
+def test_a_frame_beyond_the_gate_is_labelled() -> None:
+    made = result()
+    made.gates = (GateScore(output="mask", score=1.0, threshold=2.0),)
+    assert np.array_equal(draw_overlay(made), draw_overlay(result()))
+    made.gates = (GateScore(output="mask", score=3.0, threshold=2.0),)
+    edge = draw_overlay(made)[:480, 2]
+    assert (edge == edge[0]).all()
+    assert edge[0].tolist() == [255, 120, 40]
+    degraded = result(state="degraded")
+    one = draw_overlay(degraded)
+    degraded.gates = made.gates
+    assert (one != draw_overlay(degraded)).any()  # a label more
+
+
+@pytest.mark.parametrize(
+    ("value", "least", "most", "reason", "text"),
+    [
+        (31.4, None, 10.0, "", "IMPLAUSIBLE: cyst area 31.4 above 10"),
+        (3.0, 5.0, 10.0, "", "IMPLAUSIBLE: cyst area 3 below 5"),
+        (30.0, 5.0, 10.0, "", "IMPLAUSIBLE: cyst area 30 above 10"),
+        (None, 5.0, 10.0, "no calibration", "NOT CHECKED: cyst area (no calibration)"),
+    ],
+)
+def test_broken_rules_are_labelled(
+    value: float | None, least: float | None, most: float | None, reason: str, text: str
+) -> None:
+    finding = Finding(rule="size", label="cyst", quantity="area", value=value, least=least, most=most, reason=reason)
+    assert _finding_text(finding) == text
+    made = result()
+    made.findings = (finding,)
+    one = draw_overlay(made)
+    assert one[:480, 2].tolist() == [[255, 120, 40]] * 480
+    made.findings = (finding,) * 5
+    assert (draw_overlay(made)[:200] != one[:200]).any()
+    assert draw_overlay(made).shape == one.shape == draw_overlay(result()).shape
+
+
+def test_a_notice_is_a_picture_of_its_text() -> None:
+    one, two = draw_notice("WAITING"), draw_notice("THE STREAM HAS ENDED")
+    assert one.shape == two.shape == (480, 640, 3)
+    assert (one != two).any()
+    assert one[60:470, 20:-20].max() == 0
