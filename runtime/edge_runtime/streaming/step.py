@@ -162,7 +162,8 @@ class BranchStep:
             elif watch.failed is not None and self.branch.errors.covers(error):
                 fatal = self._handle(result, watch.failed, error)
             else:  # a bug, or the pipeline is set up wrongly
-                let_go(result)
+                self._fail(result, f"{watch.failed or 'step'}: {type(error).__name__}", error)
+                self.ledger.settle(ticket, "failed", reason=result.reason)
                 raise
         if dropped:
             let_go(result)
