@@ -2,8 +2,10 @@
 
     POCUS_DATA=... python examples/fetal_head/build.py --key private.pem
 
-The student was distilled on the train split alone (`python -m benchmarks.distill --fresh --only hc18_student`). Golden
-samples are simulated frames and the evidence holds numbers only, so no image of the data set is in the file.
+The student was distilled on the train split alone (`python -m benchmarks.distill --fresh --only hc18_student`). What is
+made of it, its gates and its card are the `export:` section of examples/recipes/hc18.yaml, and the road is that of
+`edge-sdk distill`. Golden samples are simulated frames and the evidence holds numbers only, so no image of the data set
+is in the file.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +25,18 @@ import torch
 from benchmarks.distill.calibration import RADIUS_PX, boundary_items
 from benchmarks.distill.cases import HC18
 from benchmarks.distill.segmentation import logits_of, network, settings
-from benchmarks.distill.stored import STORED, SeedRecord, load_records, load_weights
-from edge_export import ModelCard, export_torch, lower, package, torch_parity, verify_variants
-from edge_runtime.bundle import InputSpec, OutputSpec
-from edge_sdk.frames import frames_of, network_inputs, network_masks
-from edge_sdk.simulate import training_frame
+from benchmarks.distill.stored import STORED, SeedRecord, data_root, load_records, load_weights
+from edge_runtime.atomic import write_bytes
+from edge_runtime.bundle import OutputSpec
+from edge_sdk.frames import network_inputs, network_masks
+from edge_sdk.lowering import Product, file_origin, make_edge
+from edge_sdk.recipe import effective_yaml, load_recipe
+from edge_sdk.stages import Stages
 from edge_sdk.uncertainty import calibration_report, manifest_calibration
 
 HERE = Path(__file__).parent
-CARD = ModelCard(
-    intended_use="Research: outlines the fetal head in a standard-plane B-mode frame, to measure its circumference.",
-    training_data=(
-        "161 images of the HC18 training set (T. L. A. van den Heuvel, D. de Bruijn, C. L. de Korte, B. van Ginneken, "
-        "'Automated measurement of fetal head circumference using 2D ultrasound images', Zenodo record 1327317, "
-        "doi:10.5281/zenodo.1327317, CC BY 4.0; a subset of its images, split by examination, masks as filled by the "
-        "public repository safwankdb/Automated-measurement-of-Fetal-head-circumference). Changes made: resized to 240 "
-        "x 160 and augmented for training. Teacher: three U-Nets on the same images. Scores are of 55 other images; "
-        "the set does not say which examinations belong to one woman, so a woman may be on both sides."
-    ),
-    limits=(
-        "Two GE Voluson machines of one hospital; no handheld probe was seen in training. The whole image is squeezed "
-        "to 240 x 160. Needs a trusted pixel size for millimetres. Masks lie 1.36 pixels of an 800 x 540 image outside "
-        "the line on which the published circumference was measured."
-    ),
-)
+RECIPE = HERE.parent / "recipes" / "hc18.yaml"
+WEIGHTS = STORED / HC18.name
 
 
 def numbers(records: list[SeedRecord]) -> dict[str, Any]:
@@ -62,10 +53,46 @@ def numbers(records: list[SeedRecord]) -> dict[str, Any]:
 
 def stored_temperature() -> float:
     """The temperature of the student's settings, fitted on examinations that a run of them left out."""
-    facts = json.loads((STORED / HC18.name / "temperature.json").read_text(encoding="utf-8"))
+    facts = json.loads((WEIGHTS / "temperature.json").read_text(encoding="utf-8"))
     if facts["recipe_sha256"] != settings(HC18, "student"):
         raise SystemExit("the stored temperature was fitted with other settings; run store_hc18_temperature()")
     return float(facts["student"])
+
+
+def product(recipe: Any) -> Product:
+    """The stored student with its fitted temperature, the frames that it learned from and the test split."""
+    student = load_weights(HC18.name, "student", network(HC18, "student"))
+    train, test = HC18.read("train"), HC18.read("test")
+    temperature = stored_temperature()
+    rows, truth = boundary_items(logits_of(student, HC18, test), test)
+    held_out = network_inputs(test.labelled.frames, HC18.spec)
+    return Product(
+        name=recipe.name,
+        student=student,
+        state=WEIGHTS / "student.safetensors",
+        output=OutputSpec(
+            name="mask",
+            shape=(1, 1, *held_out.shape[2:]),
+            kind="mask_logits",
+            classes=recipe.classes,
+            threshold=recipe.export.threshold,
+            temperature=temperature,
+            calibration=manifest_calibration(
+                calibration_report(rows, truth),
+                calibration_report(rows, truth, temperature=temperature),
+                over=f"pixels of the image files within {RADIUS_PX:g} px of the true boundary, test split",
+            ),
+        ),
+        preprocess=HC18.spec,
+        trained_on=network_inputs(train.labelled.frames, HC18.spec),
+        held_out=held_out,
+        labels=network_masks(test.labelled, HC18.spec, len(recipe.classes)),
+        origins=[
+            file_origin("data", data_root() / recipe.data.manifest, "cc-by-4.0"),
+            file_origin("teacher", WEIGHTS / "member.safetensors"),  # one of three
+        ],
+        report={"HC18 test split, all seeds": numbers(load_records(HC18.name))},
+    )
 
 
 def main() -> None:
@@ -74,59 +101,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "fetal_head.edge")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    student = load_weights(HC18.name, "student", network(HC18, "student"))
-    train, test = HC18.read("train"), HC18.read("test")
-    inputs = list(network_inputs(test.labelled.frames, HC18.spec)[:, None])
-    model = export_torch(student, inputs[0].shape)
-    calibration = network_inputs(train.labelled.frames, HC18.spec)[::2, None]
-    models, report = lower(model, list(calibration))
-    temperature = stored_temperature()
-    rows, truth = boundary_items(logits_of(student, HC18, test), test)
-    output = OutputSpec(
-        name="mask",
-        shape=(1, 1, *inputs[0].shape[2:]),
-        kind="mask_logits",
-        classes=("head",),
-        temperature=temperature,
-        calibration=manifest_calibration(
-            calibration_report(rows, truth),
-            calibration_report(rows, truth, temperature=temperature),
-            over=f"pixels of the image files within {RADIUS_PX:g} px of the true boundary, test split",
-        ),
-    )
-
-    def logits(tensor: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
-        with torch.inference_mode():
-            return student(torch.from_numpy(tensor)).numpy()
-
-    verification = verify_variants(
-        models,
-        inputs=inputs,
-        labels=list(network_masks(test.labelled, HC18.spec, 1)),
-        student=logits,
-        input_spec=InputSpec(name="image", shape=inputs[0].shape),
-        output_specs=(output,),
-    )
-    made = [training_frame(7, k) for k in range(2)]
-    frames = frames_of(np.stack([m.image for m in made]), [m.geometry for m in made])
-    package(
-        options.out,
-        name="fetal-head",
-        version="1.0.0",
-        models=models,
-        report=report,
-        output_specs=(output,),
-        preprocess=HC18.spec,
-        golden_inputs=list(network_inputs(frames, HC18.spec)[:, None]),
-        card=CARD,
-        verification=verification,
-        evidence={
-            "HC18 test split, all seeds": numbers(load_records(HC18.name)),
-            "ONNX against torch": torch_parity(student, model, inputs[:4]),
-        },
-        private_key=options.key,
-    )
-    print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB, student's Dice {verification.student_dice:.4f}")
+    recipe = load_recipe(RECIPE)
+    with tempfile.TemporaryDirectory() as folder:
+        text = effective_yaml(recipe).encode()
+        made = make_edge(Stages(Path(folder)), product(recipe), recipe.export, recipe=text, key=options.key)
+        write_bytes(options.out, (made.folder / f"{recipe.name}.edge").read_bytes())
+    found = made.record.result["verification"]
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB, student's Dice {found['student_dice']:.4f}")
+    for score in found["scores"]:
+        print(f"  {score['variant']} on {score['runner']}: loses {score['drop_points']:.3f} points")
 
 
 if __name__ == "__main__":
