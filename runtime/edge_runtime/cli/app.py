@@ -16,6 +16,10 @@ app = new_app("edge_runtime", "Run `.edge` bundles on ultrasound frames within a
 Edge = Annotated[Path, typer.Argument(metavar="FILE.edge", help="The bundle.")]
 Runner = Annotated[str | None, typer.Option(help="onnxruntime (without), openvino, tensorrt, or auto: measure all.")]
 Provider = Annotated[str | None, typer.Option(help="ONNX Runtime's execution provider, or OpenVINO's device.")]
+Budget = Annotated[float | None, typer.Option(help="Budget from a frame's arrival; 33.3 without.")]
+MjpegPort = Annotated[int | None, typer.Option(min=1, max=65535, help="Live view at http://127.0.0.1:PORT/.")]
+Ndjson = Annotated[Path | None, typer.Option(metavar="FILE", help="Write each result as a line of JSON.")]
+SaveFrames = Annotated[Path | None, typer.Option(metavar="FILE", help="Record frames and results, to be played again.")]
 Trust = Annotated[list[Path] | None, typer.Option(help="Public key (PEM) to trust; may be repeated.", metavar="KEY")]
 
 
@@ -87,7 +91,7 @@ def run(
     source: Annotated[
         str | None, typer.Argument(metavar="[SOURCE]", help="DICOM, video, image folder, .npy, tracked sweep, camera.")
     ] = None,
-    budget_ms: Annotated[float | None, typer.Option(help="Budget from a frame's arrival; 33.3 without.")] = None,
+    budget_ms: Budget = None,
     fps: Annotated[float | None, typer.Option(help="Play at this rate, not the recording's own.")] = None,
     loop_s: Annotated[float | None, typer.Option(help="Repeat the recording for so many seconds.")] = None,
     lossless: Annotated[bool | None, typer.Option(help="Every frame, as fast as it goes, without a budget.")] = None,
@@ -103,6 +107,9 @@ def run(
         Path | None, typer.Option(help="YAML with settings; options on the line win. Alone: a whole stream.")
     ] = None,
     record: Annotated[Path | None, typer.Option(metavar="DIR", help="Write results, overlay and report here.")] = None,
+    ndjson: Ndjson = None,
+    mjpeg_port: MjpegPort = None,
+    save_frames: SaveFrames = None,
     max_miss_pct: Annotated[float | None, typer.Option(help="Exit 5 when more frames than this miss.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -110,40 +117,34 @@ def run(
     from edge_runtime.cli.outcome import judge
     from edge_runtime.cli.settings import effective_settings, settings_text
     from edge_runtime.cli.stream import run_file
+    from edge_runtime.cli.watching import watching
     from edge_runtime.errors import ConfigError
     from edge_runtime.session import run_stream
     from edge_runtime.sources import open_source
 
     if max_miss_pct is not None and not 0 <= max_miss_pct <= 100:
         raise ConfigError(f"max-miss-pct is {max_miss_pct}; 0 to 100 is allowed")
+    pace = None if lossless is None else "lossless" if lossless else "live"
+    keys = [str(key) for key in trust] if trust else None
     line: dict[str, Any] = {
-        "budget_ms": budget_ms,
-        "fps": fps,
-        "loop_s": loop_s,
-        "pace": None if lossless is None else "lossless" if lossless else "live",
-        "variant": variant,
-        "runner": runner,
-        "provider": provider,
-        "target": target,
-        "threads": threads,
-        "trust": [str(key) for key in trust] if trust else None,
+        "budget_ms": budget_ms, "fps": fps, "loop_s": loop_s, "pace": pace, "variant": variant, "runner": runner,
+        "provider": provider, "target": target, "threads": threads, "trust": keys, "verify": verify,
         "require_signature": require_signature,
-        "verify": verify,
-    }
-    if file is None:
-        report = run_file(
-            config, [*(key for key, value in line.items() if value is not None), *["record"] * bool(record)]
-        )
-    elif source is None:
-        raise typer.BadParameter(f"{file} needs a SOURCE to run on: a file, a folder of images, or a camera")
-    else:
-        settings = effective_settings(config, line)
-        typer.echo(settings_text(settings), err=True)
-        report = run_stream(file, open_source(source), settings, record=record)
+    }  # fmt: skip
+    beside = {"record": record, "ndjson": ndjson, "mjpeg_port": mjpeg_port, "save_frames": save_frames}
+    with watching(ndjson=ndjson, mjpeg_port=mjpeg_port, save_frames=save_frames) as watch:
+        if file is None:
+            report = run_file(config, [key for key, value in {**line, **beside}.items() if value is not None])
+        elif source is None:
+            raise typer.BadParameter(f"{file} needs a SOURCE to run on: a file, a folder of images, or a camera")
+        else:
+            settings = effective_settings(config, line)
+            typer.echo(settings_text(settings), err=True)
+            report = run_stream(file, open_source(source), settings, record=record, sinks=watch.sinks)
     if as_json:
-        emit_json(report.to_dict())
+        emit_json({**report.to_dict(), "garbage_collection": watch.pauses.to_dict()})
     else:
-        typer.echo(report.to_text(), nl=False)
+        typer.echo(report.to_text() + watch.pauses_text(), nl=False)
     judge(report, max_miss_pct)
 
 
