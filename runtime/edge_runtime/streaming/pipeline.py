@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from edge_runtime.streaming.background import Background
 from edge_runtime.streaming.beside import Beside
 from edge_runtime.streaming.branch import Branch
 from edge_runtime.streaming.contracts import FrameSource
+from edge_runtime.streaming.describe import describe
 from edge_runtime.streaming.intake import Intake
 from edge_runtime.streaming.journal import Journal
 from edge_runtime.streaming.lane import Lane, SinkLane
@@ -267,6 +268,11 @@ class Pipeline:
                 f"source {source.name!r} gives its own frames; start() without a source takes pushed ones"
             )
         return source
+
+    def describe(self) -> dict[str, Any]:
+        """The effective settings, JSON-ready: each branch with its bundle, rungs, budget and policies, each sink, and
+        what the whole is run with."""
+        return describe(self.branches, self.sinks, self._settings, warm_up_runs=self.warm_up_runs)
 
     def tell(self, message: str, *, branch: str = "", frame: int | None = None) -> None:
         """Put an event of the program's own (`told`) into the report of the running stream. Any thread."""

@@ -22,7 +22,7 @@ from edge_runtime.streaming.ledger import Ledger
 from edge_runtime.streaming.outputs import alike, fill, let_go, repeat
 from edge_runtime.streaming.policy import Decision, Point
 from edge_runtime.streaming.pool import ResultPool
-from edge_runtime.streaming.records import FrameRecord
+from edge_runtime.streaming.records import FrameRecord, Lap
 from edge_runtime.streaming.warmup import Ladder
 from edge_runtime.streaming.watch import Watch
 
@@ -335,7 +335,7 @@ class BranchStep:
                 reason=reason,
                 missed=missed,
                 variant=result.variant,
-                laps=tuple(w.laps),
+                laps=tuple(Lap(*lap) for lap in w.laps),
             )
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import TracebackType
 
 from edge_runtime.clock import Clock
-from edge_runtime.streaming.records import Lap
 
 __all__ = ["Watch"]
 
@@ -23,7 +22,7 @@ class Watch:
         self.stages_ns: dict[str, int] = {}
         self.waits_ns: dict[str, int] = {}
         self.failed: str | None = None
-        self.laps: list[Lap] = []
+        self.laps: list[tuple[str, int, int, bool]] = []  # name, start, end, whether it was a wait
 
     @property
     def current(self) -> str:
@@ -35,7 +34,7 @@ class Watch:
         now_ns = self._clock.now_ns() if at_ns is None else at_ns
         spent = self.waits_ns if wait else self.stages_ns
         spent[name] = spent.get(name, 0) + now_ns - self.now_ns
-        self.laps.append(Lap(name, self.now_ns, now_ns, wait))
+        self.laps.append((name, self.now_ns, now_ns, wait))
         self.now_ns = now_ns
 
     def stage(self, name: str) -> Watch:

@@ -133,7 +133,10 @@ class Monitor:
         before = "none since the start" if run.taken == 0 else f"{run.taken} before"
         rate = "" if source.fps is None else f", {source.fps:.4g} a second were announced"
         hint = "is it switched on and sending?" if run.taken == 0 else "frozen image, cable, or a sender that stopped?"
-        text = f"connected but no frame for {seconds:.1f} s: source {source.name!r} gave {before}{rate}; {hint}"
+        events = getattr(source, "events", ())  # of a `Reconnecting` source
+        lost = bool(events) and events[-1].kind in ("lost", "retry")
+        state = f"not connected ({events[-1].message}), " if lost else "connected but "
+        text = f"{state}no frame for {seconds:.1f} s: source {source.name!r} gave {before}{rate}; {hint}"
         yield "silent_source", "", text
 
     def _growing_ages(self) -> Iterator[Found]:

@@ -274,3 +274,14 @@ def test_a_model_that_fails_at_warm_up_stops_the_start(make_branch: MakeBranch, 
     with pytest.raises(InferenceError, match="asked to fail"):
         Pipeline({"seg": make_branch(FakeRunner(fail_at=[0]))}, freeze_gc=False).run(source)
     assert source.next == 0
+
+
+def test_the_effective_settings_are_told(make_branch: MakeBranch) -> None:
+    sinks = {"s": CollectSink(capacity=3)}
+    pipeline = quiet({"seg": make_branch(FakeRunner(variant="v"), budget_ms=20, cadence=2)}, sinks=sinks, queue=7)
+    told = json.loads(json.dumps(pipeline.describe()))
+    seg = told["branches"]["seg"]
+    assert (seg["rungs"], seg["cadence"], seg["budget_ms"], seg["policy"]) == (["v on fake"], 2, 20, "LadderPolicy")
+    assert seg["errors"]["infer"] == "skip"
+    assert told["sinks"]["s"] == {"kind": "CollectSink", "branch": None, "capacity": 3}
+    assert (told["queue"], told["watchdogs"]["silent_s"], told["intake"]["geometry"]) == (7, 2.0, "keep")

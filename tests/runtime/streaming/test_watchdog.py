@@ -77,6 +77,12 @@ def test_a_silent_source_is_told_once_with_what_is_known(monkeypatch: pytest.Mon
     stage.run.taken, stage.run.reading_since_ns = 120, stage.clock.now_ns()
     assert stage.look(2) == ["silent_source"]
     assert "gave 120 before" in stage.last
+    stage.run.source.events = [SimpleNamespace(kind="retry", message="no route to the probe")]
+    stage.run.reading_since_ns = None
+    stage.look()
+    stage.run.reading_since_ns = stage.clock.now_ns()
+    assert stage.look(3) == ["silent_source"]
+    assert stage.last.startswith("not connected (no route to the probe), no frame for 3.0 s: source 'probe'")
     off = Stage(monkeypatch, silent_s=None)
     off.run.reading_since_ns = 0
     assert off.look(100) == []
