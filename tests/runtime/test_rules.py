@@ -69,11 +69,12 @@ def test_what_is_not_asked() -> None:
     assert value_of("area_jump", (0, there), (1, np.zeros((20, 20), np.uint8))) is None  # another size
     assert value_of("area_mm2", (0, empty)) == 0
     assert value_of("area_jump", (0, there), (1, empty)) == 1
-    check = RuleChecker((rule("centre_jump_mm", least=1e9),), ("cyst",))
+    check = RuleChecker((rule("centre_jump_mm", least=1e9), rule("area_jump", least=1e9)), ("cyst",))
     check(there, frame(0))
-    assert check(there, frame(1, FrameGeometry(row_mm=1, column_mm=1, trusted=True, reason=""))) == ()
+    assert len(check(there, frame(1))) == 2
+    assert check(there, frame(2, FrameGeometry(row_mm=1, column_mm=1, trusted=True, reason=""))) == ()
     check.reset()
-    assert check(there, frame(2)) == ()
+    assert check(there, frame(3)) == ()
 
 
 def test_ends_are_plausible_and_beyond_is_told_with_name_and_value() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.bundle import OutputSpec
 from edge_runtime.errors import ConfigError
-from edge_runtime.frame import Frame
+from edge_runtime.frame import Frame, FrameGeometry
 from edge_runtime.postprocess import OutputsPostprocessor, Smoother, mean_lag, step_lag
 from edge_runtime.preprocess import Normalize, Preprocessor, PreprocessSpec, Resize
 
@@ -127,6 +127,17 @@ def test_a_mask_follows_late_and_a_reset_forgets() -> None:
     assert found.mask is not None
     assert not found.mask.any()
     assert found.classes[0].probability == pytest.approx(0)
+
+
+def test_another_depth_is_not_blended_in() -> None:
+    output = OutputSpec(name="y", shape=(1, 1, 8, 8), kind="mask_logits", classes=("cyst",), smoothing=0.1)
+    read, prepare = OutputsPostprocessor((output,), SPEC), Preprocessor(SPEC)
+    for index, (mm, level) in enumerate(((0.2, 40), (0.2, 40), (0.3, -40))):
+        geometry = FrameGeometry(row_mm=mm, column_mm=mm, trusted=True, reason="", origin="user")
+        frame = Frame(image=np.zeros((8, 8), np.uint8), index=index, arrival_ns=0, geometry=geometry)
+        found = read({"y": np.full((1, 1, 8, 8), level, np.float32)}, prepare(frame), frame)
+        assert found.mask is not None
+        assert found.mask.any() == (level > 0)
 
 
 def test_several_classes_stay_probabilities() -> None:

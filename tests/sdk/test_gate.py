@@ -33,11 +33,11 @@ def drawn(n: int, seed: int) -> npt.NDArray[np.float32]:
 def test_distances_of_gaussian_features_are_those_of_chi() -> None:
     """Squared distances of six Gaussian features follow chi^2 with six degrees, whatever mixes them."""
     stats = pytest.importorskip("scipy.stats")
-    gate = fit_mahalanobis_gate(drawn(20_000, 0), drawn(20_000, 1), FEATURES, over="draws")
-    assert gate.threshold**2 == pytest.approx(stats.chi2.ppf(0.95, 6), rel=0.03)
+    gate = fit_mahalanobis_gate(drawn(20_000, 0), drawn(3_000, 1), FEATURES, over="draws")
+    assert gate.threshold**2 == pytest.approx(stats.chi2.ppf(0.95, 6), rel=0.08)
     assert gate.false_alarm == pytest.approx(0.05)
-    fresh = gate_scores(drawn(4_000, 2), msgspec.structs.replace(FEATURES, gate=gate))
-    assert (fresh > gate.threshold).mean() == pytest.approx(0.05, abs=0.012)
+    fresh = gate_scores(drawn(2_000, 2), msgspec.structs.replace(FEATURES, gate=gate))
+    assert (fresh > gate.threshold).mean() == pytest.approx(0.05, abs=0.02)
 
 
 def test_a_class_has_a_mean_of_its_own() -> None:
@@ -85,20 +85,16 @@ def test_what_cannot_be_fitted(call: Any, message: str) -> None:
         call()
 
 
-def test_features_leave_the_network_beside_its_answer(tmp_path: Path) -> None:
-    export = pytest.importorskip("edge_export")
-    onnxruntime = pytest.importorskip("onnxruntime")
+def test_features_leave_the_network_beside_its_answer() -> None:
     network = build_network(NetworkConfig(width=4, depth=3, max_width=16)).eval()
-    both = WithFeatures(network, network.encoder[-1]).eval()
-    frames = torch.rand(1, 1, 32, 32)
+    frames = torch.rand(2, 1, 32, 32)
+    kept: list[torch.Tensor] = []
     with torch.inference_mode():
-        answer, features = both(frames)
+        answer, features = WithFeatures(network, network.encoder[-1]).eval()(frames)
+        network.encoder[-1].register_forward_hook(lambda module, inputs, output: kept.append(output))
         assert torch.equal(answer, network(frames))
-    assert features.shape == (1, 16)
-    model = export.export_torch(both, (1, 1, 32, 32), output_names=("mask", "features"))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = session.run(["features"], {session.get_inputs()[0].name: frames.numpy()})[0]
-    assert found == pytest.approx(features.numpy(), abs=1e-5)
+    assert torch.equal(features, kept[0].mean(dim=(2, 3)))
+    assert features.shape == (2, 16)
 
 
 @pytest.mark.slow
@@ -155,3 +151,64 @@ def test_the_head_student_tells_other_frames() -> None:
 
 def plain(image: npt.NDArray[np.uint8]) -> Frame:
     return Frame(image=image, index=0, arrival_ns=0)
+
+
+def test_from_the_fit_to_a_frame_through_a_bundle(tmp_path: Path) -> None:
+    """Gates, rules and measurements as they leave the host are what the device computes, to the last bit."""
+    export = pytest.importorskip("edge_export")
+    pytest.importorskip("onnxruntime")
+    from edge_runtime.bundle.manifest_reading import Measure, Rule
+    from edge_runtime.frame import FrameGeometry
+    from edge_runtime.loading import load
+    from edge_runtime.preprocess import Normalize, Preprocessor, PreprocessSpec, Resize
+
+    network = build_network(NetworkConfig(width=4, depth=3, max_width=16)).eval()
+    both = WithFeatures(network, network.encoder[-1]).eval()
+    inputs = [np.random.default_rng(k).random((1, 1, 32, 32), np.float32) for k in range(24)]
+    with torch.inference_mode():
+        logits, features = both(torch.from_numpy(np.concatenate(inputs)))
+    mask = OutputSpec(name="mask", shape=(1, 1, 32, 32), kind="mask_logits", classes=("head",))
+    vector = OutputSpec(name="features", shape=(1, 16), kind="features")
+    outputs = (
+        msgspec.structs.replace(
+            mask,
+            keep="largest",
+            gate=fit_energy_gate(logits.numpy(), mask, over="noise"),
+            rules=(Rule(name="never", label="head", quantity="area_share", least=2.0),),
+            measure=(Measure(label="head", quantities=("area",), spacing_rel=0.01),),
+        ),
+        msgspec.structs.replace(
+            vector, gate=fit_mahalanobis_gate(features.numpy(), features.numpy(), vector, over="noise")
+        ),
+    )
+    model = export.export_torch(both, (1, 1, 32, 32), input_name="input", output_names=("mask", "features"))
+    models, report = export.lower(model, inputs, precisions=("fp32",), rtx=False)
+    spec = PreprocessSpec(steps=(Resize(height=32, width=32), Normalize(mean=0, std=1, scale=255)))
+    path = export.package(
+        tmp_path / "gated.edge",
+        name="gated",
+        version="1",
+        models=models,
+        report=report,
+        output_specs=outputs,
+        preprocess=spec,
+        golden_inputs=inputs[:1],
+        card=export.ModelCard(intended_use="Test.", training_data="None.", limits="All."),
+    )
+    loaded = load(path)
+    assert (loaded.manifest.schema_version, loaded.manifest.outputs) == (3, outputs)
+    (rung,) = loaded.branch().rungs
+    image = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
+    frame = Frame(image=image, index=0, arrival_ns=0, geometry=FrameGeometry(reason="a screen capture"))
+    prepared = Preprocessor(spec)(frame)
+    with rung.runner as runner:
+        found: Any = rung.postprocess(
+            runner.infer({"input": prepared.tensor}), prepared, frame, mask_out=None, probability_out=None
+        )
+    with torch.inference_mode():
+        wanted = both(torch.from_numpy(prepared.tensor.copy()))
+    assert [gate.output for gate in found.gates] == ["mask", "features"]
+    for gate, values, output in zip(found.gates, wanted, outputs, strict=True):
+        assert gate.score == pytest.approx(gate_scores(values.numpy(), output)[0], rel=1e-4)
+    assert [finding.rule for finding in found.findings] == ["never"]
+    assert found.measurements[0].withheld == "a screen capture"

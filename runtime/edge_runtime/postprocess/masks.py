@@ -49,10 +49,10 @@ class MaskPostprocessor:
     geometry is trusted, else withheld with its reason. `uncertainty` is the mean binary entropy in bits (Shannon 1948)
     of the pixels whose probability of being in any class exceeds 0.001; 0 when there are none.
 
-    Where the output says so: the probabilities are averaged over frames (`Smoother`), which starts anew when the map to
-    the source changes; the largest region of each class is kept; rules are checked on the mask that is given; and
-    measurements are taken in source pixels, of one class at `threshold`, of several where the class is as probable as
-    the likeliest other. Rules with jumps and smoothing remember earlier frames until `reset()`.
+    Where the output says so: the probabilities are averaged over frames (`Smoother`), anew when the map to the source
+    or the frame's geometry changes; the largest region of each class is kept; rules are checked on the mask that is
+    given; and measurements are taken in source pixels, of one class at `threshold`, of several where the class is as
+    probable as the likeliest other. Rules with jumps and smoothing remember earlier frames until `reset()`.
 
     Not for more than one thread at a time. Raises `ConfigError` for another kind of output, `InferenceError` for
     values that are not finite.
@@ -99,9 +99,9 @@ class MaskPostprocessor:
         mask = np.empty(frame.shape, np.uint8) if mask_out is None else mask_out
         inside = np.empty(logits.shape[1:], np.float32) if probability_out is None else probability_out
         if logits.shape[0] == 1:
-            self._one_class(logits[0], prepared, frame.index, mask, inside)
+            self._one_class(logits[0], prepared, frame, mask, inside)
         else:
-            self._several(logits, prepared, frame.index, mask, inside)
+            self._several(logits, prepared, frame, mask, inside)
         if self.output.keep == "largest":
             keep_largest(mask, len(self._labels))
         return Segmentation(
@@ -114,23 +114,23 @@ class MaskPostprocessor:
         )
 
     def _one_class(
-        self, logits: Float32, prepared: Prepared, index: int, mask: npt.NDArray[np.uint8], inside: Float32
+        self, logits: Float32, prepared: Prepared, frame: Frame, mask: npt.NDArray[np.uint8], inside: Float32
     ) -> None:
         sigmoid(logits, self.output.temperature, out=inside)
-        self._smoother(inside, index, prepared.map)
+        self._smoother(inside, frame.index, (prepared.map, frame.geometry))
         source = self._to_source(inside, prepared, mask.shape)
         # outside the crop the map is 0, which no threshold above 0 lets through
         np.greater(source, np.float32(self.output.threshold), out=mask, casting="unsafe")
 
     def _several(
-        self, logits: Float32, prepared: Prepared, index: int, mask: npt.NDArray[np.uint8], inside: Float32
+        self, logits: Float32, prepared: Prepared, frame: Frame, mask: npt.NDArray[np.uint8], inside: Float32
     ) -> None:
         planes = self._logits
         np.divide(logits, self.output.temperature, out=planes)
         planes -= planes.max(axis=0)
         np.exp(planes, out=planes)
         planes /= planes.sum(axis=0)
-        self._smoother(planes, index, prepared.map)
+        self._smoother(planes, frame.index, (prepared.map, frame.geometry))
         np.subtract(1, planes[0], out=inside)
         mask.fill(0)
         if self._best.shape != mask.shape:

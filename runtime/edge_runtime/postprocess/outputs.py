@@ -81,7 +81,7 @@ class OutputsPostprocessor:
         boxes: tuple[Detection, ...] = ()
         objects: tuple[Instance, ...] = ()
         if (spec := self._by_kind.get("class_logits")) is not None:
-            classes = self._smoothed(class_scores(outputs[spec.name], spec), frame.index)
+            classes = self._smoothed(class_scores(outputs[spec.name], spec), frame)
             uncertainty = class_uncertainty(classes, spec)
         if self._mask is not None:
             probability_out = self._fitting(probability_out)
@@ -113,9 +113,9 @@ class OutputsPostprocessor:
             gates=tuple(gate(outputs[gate.output.name]) for gate in self._gates),
         )
 
-    def _smoothed(self, classes: tuple[ClassScore, ...], index: int) -> tuple[ClassScore, ...]:
+    def _smoothed(self, classes: tuple[ClassScore, ...], frame: Frame) -> tuple[ClassScore, ...]:
         values = np.array([score.probability for score in classes])
-        self._smoother(values, index)
+        self._smoother(values, frame.index, (frame.shape, frame.geometry))
         return tuple(
             ClassScore(label=score.label, probability=float(p)) for score, p in zip(classes, values, strict=True)
         )

@@ -45,8 +45,8 @@ class RuleChecker:
     """`checker(mask, frame)` -> the rules that the frame breaks or that cannot be checked, in their order.
 
     `labels` name the mask's values from 1 on. Rules in mm on a frame whose geometry is not trusted are findings without
-    a value. A jump is held against the last frame given, and not asked of the first, after a change of size, or of a
-    class that was not there; between two geometries it is not asked in mm. Not for more than one thread at a time.
+    a value. A jump is held against the last frame given, and not asked of the first, after a change of size or
+    geometry (depth knob), or of a class that was not there. Not for more than one thread at a time.
     """
 
     def __init__(self, rules: tuple[Rule, ...], labels: tuple[str, ...]) -> None:
@@ -70,7 +70,7 @@ class RuleChecker:
         seen = {label: self._look(mask, value) for label, value in self._values.items()}
         now = _Moment(seen=seen, index=frame.index, geometry=frame.geometry, shape=frame.shape)
         last = self._last
-        if last is not None and (last.index >= now.index or last.shape != now.shape):
+        if last is not None and (last.index >= now.index or (last.shape, last.geometry) != (now.shape, now.geometry)):
             last = None
         self._last = now
         found = [_finding(rule, now, last) for rule in self.rules]
@@ -140,7 +140,7 @@ def _centre_jump(label: str, now: _Moment, last: _Moment | None) -> float | None
 
 def _centre_jump_mm(label: str, now: _Moment, last: _Moment | None) -> float | None:
     way = _way(label, now, last)
-    if way is None or last is None or last.geometry != now.geometry:
+    if way is None:
         return None
     row_mm, column_mm = now.geometry.require_mm()
     down = way[1] * row_mm
