@@ -119,7 +119,7 @@ def package(
     proofs = _evidence(items, evidence or {}, members)
     members["card.md"] = render_card(name, version, card, report, verification, output_specs).encode()
     manifest = Manifest(
-        schema_version=schema_version(output_specs),
+        schema_version=schema_version(output_specs, preprocess),
         name=name,
         version=version,
         created=stamp,

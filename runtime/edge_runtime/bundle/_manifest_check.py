@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
-from edge_runtime.bundle._manifest_outputs import check_outputs, check_outputs_of_version, without_newer_fields
+from edge_runtime.bundle._manifest_outputs import check_of_version, check_outputs, without_newer_fields
 from edge_runtime.bundle._names import check_distinct, check_name
 from edge_runtime.bundle.limits import Limits
 from edge_runtime.bundle.manifest import SCHEMA_VERSION, Manifest, Variant
@@ -45,7 +45,7 @@ def decode_manifest(data: bytes, limits: Limits) -> Manifest:
             f"has schema version {version}; this reader knows 1 to {SCHEMA_VERSION}. Update pocus-edge-runtime"
         )
     _check_texts(raw)
-    check_outputs_of_version(raw, version)
+    check_of_version(raw, version)
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, RecursionError) as error:

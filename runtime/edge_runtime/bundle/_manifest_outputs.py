@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from edge_runtime.bundle._manifest_reading import check_reading
-from edge_runtime.bundle.manifest import FIELDS_SINCE, KINDS_SINCE, Manifest, OutputSpec, schema_version
+from edge_runtime.bundle.manifest import (
+    FIELDS_SINCE,
+    KINDS_SINCE,
+    STEPS_SINCE,
+    Manifest,
+    OutputSpec,
+    schema_version,
+)
 from edge_runtime.errors import BundleFormatError
+from edge_runtime.preprocess.spec import NEW_STEPS
 
-__all__ = ["check_outputs", "check_outputs_of_version", "without_newer_fields"]
+__all__ = ["check_of_version", "check_outputs", "without_newer_fields"]
 
 
 def check_outputs(outputs: tuple[OutputSpec, ...]) -> None:
@@ -72,7 +80,7 @@ def _check_calibration(output: OutputSpec, where: str) -> None:
         _need(value is None or 0 <= value <= 2, f"{where} has {name} {value}; 0 to 2")
 
 
-def check_outputs_of_version(raw: dict[str, Any], version: int) -> None:
+def check_of_version(raw: dict[str, Any], version: int) -> None:
     """Raise `BundleFormatError` when a manifest of schema `version`, as plain values, uses what a later one added."""
     outputs = raw.get("outputs")
     for i, output in enumerate(outputs if isinstance(outputs, list) else ()):
@@ -85,15 +93,22 @@ def check_outputs_of_version(raw: dict[str, Any], version: int) -> None:
             not (isinstance(kind, str) and kind in _later(KINDS_SINCE, version)),
             f"outputs[{i}] is of kind {kind!r}, which schema version {version} does not have",
         )
+    preprocess = raw.get("preprocess")
+    steps = preprocess.get("steps") if isinstance(preprocess, dict) else None
+    for i, step in enumerate(steps if isinstance(steps, list) else ()):
+        tag = step.get("step") if isinstance(step, dict) else None
+        known = version >= STEPS_SINCE or not isinstance(tag, str) or tag not in NEW_STEPS
+        _need(known, f"preprocess.steps[{i}] is {tag!r}, which schema version {version} does not have")
 
 
 def without_newer_fields(plain: dict[str, Any], manifest: Manifest) -> None:
     """Take the fields of later versions out of `plain`, which is `manifest`; `BundleFormatError` if they say
     anything."""
-    needed, version = schema_version(manifest.outputs), manifest.schema_version
+    needed, version = schema_version(manifest.outputs, manifest.preprocess), manifest.schema_version
     _need(
         needed <= version,
-        f"the outputs need schema_version {needed} and it says {version}; set it with `schema_version(outputs)`",
+        f"outputs and preprocess need schema_version {needed} and it says {version}; set it with "
+        "`schema_version(outputs, preprocess)`",
     )
     for output in plain["outputs"]:
         for name in _later(FIELDS_SINCE, version):

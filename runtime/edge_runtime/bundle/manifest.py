@@ -7,12 +7,13 @@ from typing import Literal
 import msgspec
 
 from edge_runtime.bundle.manifest_reading import Gate, Measure, Rule
-from edge_runtime.preprocess.spec import PreprocessSpec
+from edge_runtime.preprocess.spec import NEW_STEPS, PreprocessSpec
 
 __all__ = [
     "FIELDS_SINCE",
     "KINDS_SINCE",
     "SCHEMA_VERSION",
+    "STEPS_SINCE",
     "Calibration",
     "Evidence",
     "GoldenSample",
@@ -34,6 +35,7 @@ OutputKind = Literal[
 ]
 
 # what each later schema version added to outputs; a manifest of an older version must not hold any of it
+STEPS_SINCE = 3  # of `edge_runtime.preprocess.spec.NEW_STEPS`
 KINDS_SINCE = {2: frozenset(("class_logits", "boxes", "image", "uncertainty")), 3: frozenset(("border", "features"))}
 FIELDS_SINCE = {
     2: frozenset(("activation", "nms_iou", "max_boxes", "of", "calibration")),
@@ -181,8 +183,9 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     members: tuple[Member, ...] = ()
 
 
-def schema_version(outputs: tuple[OutputSpec, ...]) -> int:
-    """The oldest schema version that can say `outputs`: 1 unless a kind or field of a later one is used."""
+def schema_version(outputs: tuple[OutputSpec, ...], preprocess: PreprocessSpec | None = None) -> int:
+    """The oldest schema version that can say `outputs` and `preprocess`: 1 unless a kind, field or step of a later one
+    is used."""
     plain = {field.name: field.default for field in msgspec.structs.fields(OutputSpec)}
     return max(
         [1]
@@ -192,4 +195,5 @@ def schema_version(outputs: tuple[OutputSpec, ...]) -> int:
             for since, names in FIELDS_SINCE.items()
             if any(getattr(output, name) != plain[name] for output in outputs for name in names)
         ]
+        + [STEPS_SINCE for step in (preprocess.steps if preprocess else ()) if step.__struct_config__.tag in NEW_STEPS]
     )

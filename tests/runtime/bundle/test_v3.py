@@ -63,6 +63,19 @@ def test_version_3_is_read_and_older_versions_do_not_know_it(tmp_path: Path, out
             encode_manifest(msgspec.structs.replace(manifest, schema_version=version))
 
 
+def test_a_preprocessing_step_of_version_3_needs_it() -> None:
+    plain = craft.manifest(schema_version=3, outputs=[MASK])
+    plain["preprocess"]["steps"].insert(0, {"step": "median", "size": 3})
+    manifest = decode_manifest(json.dumps(plain).encode(), DEFAULT_LIMITS)
+    assert schema_version(manifest.outputs, manifest.preprocess) == 3
+    assert decode_manifest(encode_manifest(manifest), DEFAULT_LIMITS) == manifest
+    for version in (1, 2):
+        with pytest.raises(BundleFormatError, match="'median', which schema version"):
+            decode_manifest(json.dumps(plain | {"schema_version": version}).encode(), DEFAULT_LIMITS)
+        with pytest.raises(BundleFormatError, match="need schema_version 3"):
+            encode_manifest(msgspec.structs.replace(manifest, schema_version=version))
+
+
 def test_a_version_2_manifest_is_written_as_version_2_was() -> None:
     data = json.dumps(craft.manifest(schema_version=2, outputs=[MASK | {"activation": None}])).encode()
     plain = json.loads(encode_manifest(decode_manifest(data, DEFAULT_LIMITS)))
