@@ -26,7 +26,7 @@ class Watching:
         """One line on the garbage collector."""
         told = self.pauses.to_dict()
         total, longest = (f"{told[name]:.2f} ms" for name in ("total_ms", "longest_ms"))
-        return f"garbage collection: {told['pauses']} pauses, {total} in all, the longest {longest}\n"
+        return f"garbage collection, warm-up included: {told['pauses']} pauses, {total} in all, the longest {longest}\n"
 
 
 @contextmanager

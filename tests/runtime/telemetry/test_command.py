@@ -60,7 +60,7 @@ def test_results_and_frames_are_written_and_the_collector_is_reported(run: Calla
         assert source.account == {"frames": 8, "not_recorded": 0, "results": {"fresh": 8}}
         assert all(told["digests"]["mask"] for told in source.results)
         assert np.array_equal(np.stack([frame.image for frame in source]), np.load(tmp_path / "frames.npy"))
-    assert "garbage collection: " in run("--lossless").stdout
+    assert "garbage collection, warm-up included: " in run("--lossless").stdout
 
 
 def test_the_live_view_can_be_seen_while_it_runs(run: Callable[..., Any]) -> None:
