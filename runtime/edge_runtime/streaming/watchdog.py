@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -133,7 +133,7 @@ class Monitor:
         before = "none since the start" if run.taken == 0 else f"{run.taken} before"
         rate = "" if source.fps is None else f", {source.fps:.4g} a second were announced"
         hint = "is it switched on and sending?" if run.taken == 0 else "frozen image, cable, or a sender that stopped?"
-        events = getattr(source, "events", ())  # of a `Reconnecting` source
+        events: Any = getattr(source, "events", ())  # of a `Reconnecting` source
         lost = bool(events) and events[-1].kind in ("lost", "retry")
         state = f"not connected ({events[-1].message}), " if lost else "connected but "
         text = f"{state}no frame for {seconds:.1f} s: source {source.name!r} gave {before}{rate}; {hint}"

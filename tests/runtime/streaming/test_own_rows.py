@@ -16,7 +16,7 @@ from benchmarks.streaming import own
 def test_random_runs_balance_and_end() -> None:
     (figure,) = own.measure_ledger_property(25)
     assert (figure.value, figure.met, figure.detail) == (0, True, {"unbalanced": [], "hung": [], "left_open": []})
-    assert own.random_run(3).branches["seg"].ledger.arrived == own.random_run(3).branches["seg"].ledger.arrived > 0
+    assert int(figure.spread.split()[0]) > 25
 
 
 def test_a_clip_that_differs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
