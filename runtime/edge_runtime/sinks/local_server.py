@@ -165,7 +165,11 @@ class _Handler(BaseHTTPRequestHandler):
         page = owner.pages.get(self.path)
         if page is None:
             return self.send_error(404)
-        content_type, parts = page()
+        try:
+            content_type, parts = page()
+        except Exception as error:  # `failure` carries it to the owner, whatever it is
+            self.server.failure = self.server.failure or error
+            return self.send_error(500)
         self.send_response(200)
         for name, value in (
             ("Content-Type", content_type),

@@ -202,7 +202,7 @@ def test_writing_before_open_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [JsonlSink, OverlayVideoSink, ContactSheetSink])
-def test_a_missing_folder_is_an_error_before_the_start(tmp_path: Path, make: type[JsonlSink]) -> None:
+def test_a_missing_folder_is_an_error_before_the_start(tmp_path: Path, make: Callable[[Path], Sink]) -> None:
     pytest.importorskip("cv2")
     suffix = ".webm" if make is OverlayVideoSink else ".x"
     with pytest.raises(ConfigError, match="is not a folder"):
@@ -240,7 +240,7 @@ def test_no_result_no_video(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", [{"fps": 0}, {"fps": float("nan")}])
 def test_bad_video_settings_are_refused(tmp_path: Path, bad: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="fps"):
-        OverlayVideoSink(tmp_path / "a.webm", **bad)
+        OverlayVideoSink(tmp_path / "a.webm", **bad)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"suffix is '\.gif'"):
         OverlayVideoSink(tmp_path / "a.gif")
 

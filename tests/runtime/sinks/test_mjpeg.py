@@ -265,8 +265,7 @@ def test_an_error_of_a_page_is_kept_and_stops_the_sink() -> None:
     server = LocalServer({"/": broken}, port=0)
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     connection.request("GET", "/")
-    with pytest.raises(http.client.RemoteDisconnected):
-        connection.getresponse()
+    assert connection.getresponse().status == 500
     connection.close()
     server.close()
     assert isinstance(server.failure, ValueError)
