@@ -38,7 +38,7 @@ _RESERVE = 4096  # bytes kept for the account
 
 
 class RecorderSink(Sink):
-    """Records every frame that a result was made for, with the result; `sources.open_source` plays it again.
+    """Records every frame that a result was made for, with the result; `RecordingSource` plays it again.
 
     Without a stale result in between, or with steps that keep nothing from frame to frame, a replay on the first rung
     gives bit-equal outputs to those recorded as `fresh`: hold them against the digests. The account at the end says how
