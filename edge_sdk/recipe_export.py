@@ -99,6 +99,9 @@ class ExportSection(Settings, frozen=True, kw_only=True):
         for name in ("max_drop_points", "min_agreement", "min_sqnr_db", "overrides"):
             strange = sorted(set(getattr(self, name)) - set(self.variants))
             check(not strange, f"export: {name} of", strange, f"the variants are {list(self.variants)}")
+        for name, most in (("max_drop_points", 100.0), ("min_agreement", 1.0), ("min_sqnr_db", 300.0)):
+            for variant, gate in getattr(self, name).items():
+                check(0 <= gate <= most, f"export: {name} of {variant}", gate, f"0 to {most:g} is allowed")
         for variant, reason in self.overrides.items():
             check(bool(reason.strip()), f"export: override of {variant}", reason, "give the reason, the card shows it")
 
