@@ -1,5 +1,8 @@
 """FAST: a Python streamer read through a data stream. Modes: "all" (its default, a queue of 50) and "newest"."""
 
+# mypy: disable-error-code="import-not-found, misc"
+# the rival is installed in an environment of its own
+
 from __future__ import annotations
 
 import fast
@@ -14,7 +17,7 @@ _MODES = {"all": fast.StreamingMode_ProcessAllFrames, "newest": fast.StreamingMo
 fast.Reporter.setGlobalReportMethod(fast.Reporter.NONE)
 
 
-class _Camera(fast.PythonStreamer):  # type: ignore[misc]
+class _Camera(fast.PythonStreamer):
     """The feed as a streamer; made in two steps, since FAST's metaclass hands out a proxy."""
 
     feed: Feed

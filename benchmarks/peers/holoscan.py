@@ -1,6 +1,9 @@
 """Holoscan with native Python operators. Modes: "default" (greedy scheduler, bounded queue of one) and "pop" (three
 settings: no output condition, queue of size 1 that pops the oldest, event-based scheduler with workers)."""
 
+# mypy: disable-error-code="import-not-found, misc"
+# the rival is installed in an environment of its own
+
 from __future__ import annotations
 
 from typing import Any

@@ -72,6 +72,14 @@ class Blocks:
         ages = self.ages_ms()
         return float(np.percentile(ages, percent, method="inverted_cdf")) if len(ages) else float("inf")
 
+    def due_age_ms(self, percent: float) -> float:
+        """Percentile of the ages of all frames that were due; one never delivered is infinitely old.
+
+        Frames that a system leaves out when it is late are missing among those it delivers, and make them look young.
+        """
+        ages = np.append(self.ages_ms(), np.full(self.due - self.delivered, np.inf))
+        return float(np.percentile(ages, percent, method="inverted_cdf")) if len(ages) else float("inf")
+
     def spread(self, percent: float) -> str:
         """The same percentile of each round: least to greatest."""
         each = [self.ages_ms(k) for k in range(len(self.rounds))]
@@ -102,7 +110,7 @@ class Blocks:
             for k in rounds
             for one in self.rounds[k]
         )
-        return 1 - good / due
+        return (due - int(good)) / int(due)
 
 
 def interleaved(
