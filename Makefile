@@ -39,6 +39,8 @@ test-gpu: .venv/.installed
 
 figures: .venv/.installed
 	$(BIN)/python -m benchmarks.main_job --write
+	$(BIN)/python -m benchmarks.distill --write
+	$(BIN)/python -m benchmarks.lowering --write
 
 clean:
 	rm -rf demo-out dist build .pytest_cache .mypy_cache .ruff_cache
