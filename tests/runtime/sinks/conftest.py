@@ -34,11 +34,6 @@ def result(index: int = 0, shape: tuple[int, ...] = (240, 320), state: State = "
     )
 
 
-@pytest.fixture
-def make_result() -> Callable[..., Result]:
-    return result
-
-
 @contextmanager
 def limited(size: int) -> Iterator[None]:
     """No file of this process may grow beyond `size` bytes, as on a full disk."""
