@@ -20,16 +20,6 @@ from benchmarks.streaming.rows import ROWS
 
 KEYS = ["overhead", "light_load", "overload", "ladder", "stall", "endurance"]
 KEYS += ["preprocess_ratio", "lossless", "ledger_property"]
-    "overhead",
-    "light_load",
-    "overload",
-    "ladder",
-    "stall",
-    "endurance",
-    "preprocess_ratio",
-    "lossless",
-    "ledger_property",
-]
 
 
 @pytest.fixture
