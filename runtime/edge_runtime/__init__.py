@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from edge_runtime.frame import Frame, FrameGeometry, Rectangle, Sector
     from edge_runtime.geometry import Pose
+    from edge_runtime.hot_swap import swap_bundle
     from edge_runtime.loading import load
     from edge_runtime.postprocess import MaskPostprocessor
     from edge_runtime.preprocess import Preprocessor, PreprocessSpec
@@ -61,7 +62,19 @@ if TYPE_CHECKING:
         read_sequence,
         write_sequence,
     )
-    from edge_runtime.streaming import Branch, Ledger, Mailbox, Pipeline, Rung, StreamReport
+    from edge_runtime.streaming import (
+        Branch,
+        ErrorPolicy,
+        Intake,
+        Ledger,
+        Mailbox,
+        Pipeline,
+        Rung,
+        StreamEvent,
+        StreamReport,
+        Watchdogs,
+        astream,
+    )
 
 __all__ = [
     "Area",
@@ -78,6 +91,7 @@ __all__ = [
     "CorruptFrameError",
     "DicomSource",
     "EdgeError",
+    "ErrorPolicy",
     "FakeRunner",
     "Fault",
     "FaultSource",
@@ -88,6 +102,7 @@ __all__ = [
     "ImuBuffer",
     "InferenceError",
     "InputContractError",
+    "Intake",
     "LatestReader",
     "Ledger",
     "Mailbox",
@@ -120,16 +135,20 @@ __all__ = [
     "Source",
     "SourceError",
     "SourceFormatError",
+    "StreamEvent",
     "StreamReport",
     "Sweep",
     "VideoSource",
     "Volume",
+    "Watchdogs",
     "__version__",
+    "astream",
     "compound",
     "load",
     "open_source",
     "read_sequence",
     "run_stream",
+    "swap_bundle",
     "verify_bundle",
     "write_sequence",
 ]
@@ -189,7 +208,20 @@ _MODULES = {
         "read_sequence",
         "write_sequence",
     ),
-    "streaming": ("Branch", "Ledger", "Mailbox", "Pipeline", "Rung", "StreamReport"),
+    "streaming": (
+        "Branch",
+        "ErrorPolicy",
+        "Intake",
+        "Ledger",
+        "Mailbox",
+        "Pipeline",
+        "Rung",
+        "StreamEvent",
+        "StreamReport",
+        "Watchdogs",
+        "astream",
+    ),
+    "hot_swap": ("swap_bundle",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

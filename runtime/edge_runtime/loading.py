@@ -72,11 +72,12 @@ class LoadedModel:
         refine: Callable[[Result], None] | None = None,
     ) -> Branch:
         """A `Branch` with this model's preprocessing, ladder and postprocessing."""
-        outputs, preprocess = self.manifest.outputs, self.manifest.preprocess
+        preprocess = self.manifest.preprocess
+        read = OutputsPostprocessor(self.manifest.outputs, preprocess)  # one for all rungs: its averages go on
         return Branch(
             preprocess=Preprocessor(preprocess),
             rungs=tuple(
-                Rung(runner=runner, postprocess=OutputsPostprocessor(outputs, preprocess), rank=rank)
+                Rung(runner=runner, postprocess=read, rank=rank)
                 for runner, rank in zip(self.runners, self.ranks, strict=True)
             ),
             cadence=cadence,

@@ -88,3 +88,11 @@ class Branch:
         inputs = {rung.runner.input for rung in self.rungs}
         if len(inputs) > 1:
             raise ConfigError(f"the rungs of a branch take different inputs: {sorted(map(str, inputs))}")
+
+    def reset(self) -> None:
+        """Forget earlier frames, in the preprocessing and in every postprocessor that keeps any."""
+        self.preprocess.reset()
+        for rung in self.rungs:
+            forget = getattr(rung.postprocess, "reset", None)
+            if forget is not None:
+                forget()

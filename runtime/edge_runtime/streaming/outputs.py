@@ -33,6 +33,8 @@ def fill(result: Result, segmented: Segmented, slot: Slot, runner: Runner) -> No
     if isinstance(segmented, Outcome):
         result.classes, result.detections = segmented.classes, segmented.detections
         result.image, result.uncertainty_map = segmented.image, segmented.uncertainty_map
+        result.instances, result.objects = segmented.instances, segmented.objects
+        result.measurements, result.findings, result.gates = segmented.measurements, segmented.findings, segmented.gates
     result.variant, result.runner, result.outputs_from = runner.variant, runner.name, result.frame.index
 
 
@@ -45,6 +47,8 @@ def repeat(last: Result, result: Result, reason: str) -> None:
     result.uncertainty, result.outputs_from = last.uncertainty, last.outputs_from
     result.classes, result.detections = last.classes, last.detections
     result.image, result.uncertainty_map = last.image, last.uncertainty_map
+    result.instances, result.objects = last.instances, last.objects
+    result.measurements, result.findings, result.gates = last.measurements, last.findings, last.gates
     result.variant, result.runner = last.variant, last.runner
 
 
@@ -53,6 +57,8 @@ def let_go(result: Result) -> None:
     result.release()
     result.lease = result.mask = result.probability = result.image = result.uncertainty_map = None
     result.areas, result.classes, result.detections, result.uncertainty = (), (), (), None
+    result.instances, result.objects = None, ()
+    result.measurements, result.findings, result.gates = (), (), ()
 
 
 def alike(a: Frame, b: Frame) -> bool:

@@ -362,7 +362,7 @@ class Pipeline:
             for name, branch in self.branches.items()
         }
         for branch in self.branches.values():
-            branch.preprocess.reset()
+            branch.reset()
         with ExitStack() as opened:  # when one sink cannot be opened, the ones before it are closed again
             for sink in self.sinks.values():
                 sink.open()

@@ -109,7 +109,7 @@ class BranchStep:
 
     def _exchange(self, branch: Branch, ladder: Ladder) -> None:
         self.controller.renew(branch.policy(), len(ladder.rungs))
-        branch.preprocess.reset()
+        branch.reset()
         self._use(branch, ladder)
         self._remember(None)
         self.failures = 0
@@ -177,7 +177,7 @@ class BranchStep:
         """Another size, colour or scale of millimetres: what is remembered of earlier frames does not fit any more."""
         last, self._frame = self._frame, frame
         if last is not None and not alike(last, frame):
-            self.branch.preprocess.reset()
+            self.branch.reset()
             self._remember(None)
 
     def _produce(self, result: Result, watch: Watch) -> str:

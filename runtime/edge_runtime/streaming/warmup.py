@@ -46,7 +46,7 @@ def warm_up(branch: Branch, frame: Frame, *, runs: int, clock: Clock) -> Ladder:
         samples = [_measure(branch, rung, frame, clock) for _ in range(runs + 1)][1:]
         median = int(np.median([infer + post for _, infer, post in samples]))
         measured.append((place if rung.rank is None else rung.rank, median, rung, samples))
-    branch.preprocess.reset()
+    branch.reset()
     kept: list[Rung] = []
     found: list[RungReport] = []
     costs: list[tuple[str, int, int]] = []
