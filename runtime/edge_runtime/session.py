@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from edge_runtime.settings_file import to_struct
 from edge_runtime.sinks import ContactSheetSink, JsonlSink, OverlayVideoSink, Sink
 from edge_runtime.sources import PacedSource, Source
 from edge_runtime.streaming import Pipeline, StreamReport
+from edge_runtime.streaming.records import Observer
 
 __all__ = ["BRANCH", "RunSettings", "RunnerName", "first_frame", "read_settings", "run_stream"]
 
@@ -75,11 +76,14 @@ def run_stream(
     *,
     record: Path | None = None,
     sinks: Mapping[str, Sink] | None = None,
+    observe: Observer | None = None,
+    started: Callable[[Pipeline], None] | None = None,
 ) -> StreamReport:
     """Stream `source` (closed at the end) through `bundle` and return the report.
 
     `record` is a folder that receives `results.jsonl`, `overlay.webm`, `contact.png` and `report.json` with the
-    effective settings; `sinks` are added. Raises what `load`, the source and the pipeline raise.
+    effective settings; `sinks` are added, `observe` is told every record, and `started` gets the
+    pipeline just before it runs. Raises what `load`, the source and the pipeline raise.
     """
     settings = settings or RunSettings()
     with source:
@@ -100,8 +104,13 @@ def run_stream(
             played = PacedSource(source, fps=settings.fps, loop_s=settings.loop_s)
         all_sinks = {**_recorders(record, settings, played), **(sinks or {})}
         pipeline = Pipeline(
-            {BRANCH: model.branch(budget_ms=settings.budget_ms)}, sinks=all_sinks, warm_up_frame=first_frame(source)
+            {BRANCH: model.branch(budget_ms=settings.budget_ms)},
+            sinks=all_sinks,
+            warm_up_frame=first_frame(source),
+            observe=observe,
         )
+        if started is not None:
+            started(pipeline)
         report = pipeline.run(played)
     if record is not None:
         write_bytes(record / "report.json", _describe(report, settings, model, source))

@@ -17,9 +17,19 @@ Edge = Annotated[Path, typer.Argument(metavar="FILE.edge", help="The bundle.")]
 Runner = Annotated[str | None, typer.Option(help="onnxruntime (without), openvino, tensorrt, or auto: measure all.")]
 Provider = Annotated[str | None, typer.Option(help="ONNX Runtime's execution provider, or OpenVINO's device.")]
 Budget = Annotated[float | None, typer.Option(help="Budget from a frame's arrival; 33.3 without.")]
+Config = Annotated[
+    Path | None, typer.Option(help="YAML with settings; options on the line win. Alone: a whole stream.")
+]
+MetricsPort = Annotated[
+    int | None, typer.Option(min=1, max=65535, help="Prometheus text at http://127.0.0.1:PORT/metrics.")
+]
 MjpegPort = Annotated[int | None, typer.Option(min=1, max=65535, help="Live view at http://127.0.0.1:PORT/.")]
 Ndjson = Annotated[Path | None, typer.Option(metavar="FILE", help="Write each result as a line of JSON.")]
+Played = Annotated[
+    str | None, typer.Argument(metavar="[SOURCE]", help="DICOM, video, image folder, .npy, tracked sweep, camera.")
+]
 SaveFrames = Annotated[Path | None, typer.Option(metavar="FILE", help="Record frames and results, to be played again.")]
+TraceFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a trace, for ui.perfetto.dev.")]
 Trust = Annotated[list[Path] | None, typer.Option(help="Public key (PEM) to trust; may be repeated.", metavar="KEY")]
 
 
@@ -88,9 +98,7 @@ def verify(
 @guarded
 def run(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE.edge]", help="The bundle.")] = None,
-    source: Annotated[
-        str | None, typer.Argument(metavar="[SOURCE]", help="DICOM, video, image folder, .npy, tracked sweep, camera.")
-    ] = None,
+    source: Played = None,
     budget_ms: Budget = None,
     fps: Annotated[float | None, typer.Option(help="Play at this rate, not the recording's own.")] = None,
     loop_s: Annotated[float | None, typer.Option(help="Repeat the recording for so many seconds.")] = None,
@@ -103,13 +111,13 @@ def run(
     trust: Trust = None,
     require_signature: Annotated[bool | None, typer.Option(help="Refuse what no trusted key has signed.")] = None,
     verify: Annotated[bool | None, typer.Option(help="Self-test on the golden samples first; on without.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML with settings; options on the line win. Alone: a whole stream.")
-    ] = None,
+    config: Config = None,
     record: Annotated[Path | None, typer.Option(metavar="DIR", help="Write results, overlay and report here.")] = None,
     ndjson: Ndjson = None,
     mjpeg_port: MjpegPort = None,
     save_frames: SaveFrames = None,
+    trace: TraceFile = None,
+    metrics_port: MetricsPort = None,
     max_miss_pct: Annotated[float | None, typer.Option(help="Exit 5 when more frames than this miss.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -131,16 +139,17 @@ def run(
         "provider": provider, "target": target, "threads": threads, "trust": keys, "verify": verify,
         "require_signature": require_signature,
     }  # fmt: skip
-    beside = {"record": record, "ndjson": ndjson, "mjpeg_port": mjpeg_port, "save_frames": save_frames}
-    with watching(ndjson=ndjson, mjpeg_port=mjpeg_port, save_frames=save_frames) as watch:
+    shown: dict[str, Any] = {"ndjson": ndjson, "mjpeg_port": mjpeg_port, "save_frames": save_frames}
+    with watching(**shown, trace=trace, metrics_port=metrics_port) as watch:
         if file is None:
-            report = run_file(config, [key for key, value in {**line, **beside}.items() if value is not None])
+            given = {**line, **shown, "record": record}
+            report = run_file(config, [key for key, value in given.items() if value is not None], watch.hooks)
         elif source is None:
             raise typer.BadParameter(f"{file} needs a SOURCE to run on: a file, a folder of images, or a camera")
         else:
             settings = effective_settings(config, line)
             typer.echo(settings_text(settings), err=True)
-            report = run_stream(file, open_source(source), settings, record=record, sinks=watch.sinks)
+            report = run_stream(file, open_source(source), settings, record=record, **watch.hooks)
     if as_json:
         emit_json({**report.to_dict(), "garbage_collection": watch.pauses.to_dict()})
     else:

@@ -1,26 +1,42 @@
-"""What `edge-runtime run` shows and writes beside the report: live view, results, frames; pauses of the collector."""
+"""What `edge-runtime run` shows and writes beside the report: live view, results, frames, trace, metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import typer
 
+from edge_runtime.errors import PipelineError
 from edge_runtime.sinks import JsonlSink, MjpegSink, RecorderSink, Sink
-from edge_runtime.telemetry import GcPauses
+from edge_runtime.streaming import Pipeline, StreamReport
+from edge_runtime.telemetry import GcPauses, MetricsServer, TraceWriter
 
 __all__ = ["Watching", "watching"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Watching:
-    """What was asked for: sinks by name, and the pauses of the garbage collector."""
+    """What was asked for: sinks by name, the trace, and the pauses of the garbage collector."""
 
     sinks: dict[str, Sink]
     pauses: GcPauses
+    trace: TraceWriter | None
+    pipelines: list[Pipeline] = field(default_factory=list)
+
+    @property
+    def hooks(self) -> dict[str, Any]:
+        """Keywords of `run_stream` and `run_config`."""
+        return {"sinks": self.sinks, "observe": self.trace, "started": self.pipelines.append}
+
+    def report(self) -> StreamReport:
+        """Of the stream as it stands; `PipelineError` before it starts."""
+        if not self.pipelines:
+            raise PipelineError("no stream has been started yet")
+        return self.pipelines[0].report
 
     def pauses_text(self) -> str:
         """One line on the garbage collector."""
@@ -30,7 +46,14 @@ class Watching:
 
 
 @contextmanager
-def watching(*, ndjson: Path | None, mjpeg_port: int | None, save_frames: Path | None) -> Iterator[Watching]:
+def watching(
+    *,
+    ndjson: Path | None,
+    mjpeg_port: int | None,
+    save_frames: Path | None,
+    trace: Path | None,
+    metrics_port: int | None,
+) -> Iterator[Watching]:
     """Make ready what was asked for, and finish it at the end."""
     sinks: dict[str, Sink] = {}
     if ndjson is not None:
@@ -41,4 +64,10 @@ def watching(*, ndjson: Path | None, mjpeg_port: int | None, save_frames: Path |
     if save_frames is not None:
         sinks["recorder"] = RecorderSink(save_frames)
     with ExitStack() as stack:
-        yield Watching(sinks=sinks, pauses=stack.enter_context(GcPauses()))
+        writer = None if trace is None else stack.enter_context(TraceWriter(trace))
+        pauses = stack.enter_context(GcPauses(note=None if writer is None else writer.pause))
+        watch = Watching(sinks=sinks, pauses=pauses, trace=writer)
+        if metrics_port is not None:
+            stack.enter_context(MetricsServer(watch.report, metrics_port, pauses=pauses))
+            typer.echo(f"metrics: http://127.0.0.1:{metrics_port}/metrics", err=True)
+        yield watch

@@ -24,13 +24,15 @@ __all__ = ["open_source"]
 
 READ = (
     "DICOM (with or without preamble), video (mp4, mov, avi, mpeg, webm, gif), a folder of images or one image "
-    "(png, jpg, bmp, tif), tracked sweeps (.igs.mha, .seq.nrrd), .npy arrays of uint8 (N, H, W) or (N, H, W, 3), and "
+    "(png, jpg, bmp, tif), tracked sweeps (.igs.mha, .seq.nrrd), recordings of RecorderSink, .npy arrays of uint8 "
+    "(N, H, W) or (N, H, W, 3), and "
     "cameras (an index, /dev/video0, or a GStreamer pipeline)"
 )
 HEAD_BYTES = 256
 VIDEO_STARTS = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"GIF87a", b"GIF89a")
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
+RECORDING_START = b"edge-recording/1"  # edge_runtime.sinks.recording.MAGIC
 SEQUENCE_STARTS = (b"NRRD000", b"ObjectType", b"NDims")
 DICOM_GROUPS = (0x0002, 0x0008)  # of the first element of a file without preamble
 
@@ -82,6 +84,10 @@ def _from_path(path: Path, clock: Clock | None, options: dict[str, Any]) -> Sour
         return _made(DicomSource, path, clock, options)
     if head[:6] == b"\x93NUMPY":
         return _made(ArraySource, _npy(path), clock, {"name": path.name, **options})
+    if head.startswith(RECORDING_START):
+        from edge_runtime.sinks.replaying import RecordingSource  # sinks come after sources
+
+        return _made(RecordingSource, path, clock, options)
     if head.startswith(SEQUENCE_STARTS):
         return _made(SequenceSource, path, clock, options)
     if _video(head):

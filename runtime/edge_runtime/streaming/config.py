@@ -30,7 +30,7 @@ from edge_runtime.streaming.failing import ErrorPolicy
 from edge_runtime.streaming.intake import Intake
 from edge_runtime.streaming.pipeline import Pipeline
 from edge_runtime.streaming.policy import FixedPolicy, LadderPolicy, Policy
-from edge_runtime.streaming.records import StreamEvent
+from edge_runtime.streaming.records import Observer, StreamEvent
 from edge_runtime.streaming.report import StreamReport
 from edge_runtime.streaming.scheduling import Scheduling
 from edge_runtime.streaming.thermal import CapHook, PowerMode, ThermalZones
@@ -248,8 +248,11 @@ def run_config(
     *,
     sinks: Mapping[str, Sink] | None = None,
     on_event: Callable[[StreamEvent], None] | None = None,
+    observe: Observer | None = None,
+    started: Callable[[Pipeline], None] | None = None,
 ) -> StreamReport:
-    """Open, load, test and run the stream to the end of its source; `sinks` are added to those of the file.
+    """Open, load, test and run the stream to the end of its source; `sinks` are added to those of the file;
+    `observe` and `started` as in `run_stream`.
 
     Raises what `open_source`, `load` and `Pipeline.run` raise. A source that is lost and found again (`reconnect`) is
     told as events.
@@ -269,9 +272,12 @@ def run_config(
             beside=_beside(settings.beside, config.source, played),
             caps=settings.caps.make(),
             on_event=on_event,
+            observe=observe,
             **{name: getattr(settings, name) for name in _PLAIN},
         )
         streams.append(pipeline)
+        if started is not None:
+            started(pipeline)
         return pipeline.run(played)
 
 

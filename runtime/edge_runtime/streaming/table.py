@@ -15,7 +15,8 @@ __all__ = ["LatencySummary", "latency_table", "ledger_line"]
 class LatencySummary:
     """Milliseconds over `n` results; percentiles are None when there is none.
 
-    `too_few` names the percentiles that `n` is too small to claim (10 / (1 - q) samples are needed).
+    `too_few` names the percentiles that `n` is too small to claim (10 / (1 - q) samples are needed); `p999` is not even
+    given then (below 10,000).
     """
 
     n: int
@@ -24,6 +25,7 @@ class LatencySummary:
     p99: float | None
     max: float
     too_few: tuple[str, ...]
+    p999: float | None = None
 
     @classmethod
     def of(cls, histogram: LatencyHistogram) -> LatencySummary:
@@ -36,6 +38,7 @@ class LatencySummary:
             p99=histogram.percentile(0.99) / 1e6 if n else None,
             max=histogram.max_ns / 1e6,
             too_few=tuple(name for name, q in shares.items() if not histogram.supports(q)),
+            p999=histogram.percentile(0.999) / 1e6 if histogram.supports(0.999) else None,
         )
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from edge_runtime.sinks import read_jsonl
 from edge_runtime.sinks.replaying import RecordingSource
+from edge_runtime.telemetry import read_trace
 
 pytest.importorskip("typer")
 pytest.importorskip("yaml")
@@ -88,6 +89,48 @@ def test_the_live_view_can_be_seen_while_it_runs(run: Callable[..., Any]) -> Non
     assert "sink live view" in found.stdout
 
 
+def test_a_trace_is_written_and_the_stream_can_be_scraped(run: Callable[..., Any], tmp_path: Path, trace: Any) -> None:
+    port, seen = free_port(), threading.Event()
+    texts: list[str] = []
+
+    def scrape() -> None:
+        while not seen.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            try:
+                connection.request("GET", "/metrics")
+                texts.append(connection.getresponse().read().decode())
+                if 'outcome="fresh"' in texts[-1]:
+                    seen.set()
+            except ConnectionError:
+                threading.Event().wait(0.01)
+            finally:
+                connection.close()
+
+    scraper = threading.Thread(target=scrape)
+    scraper.start()
+    found = run("--fps", "20", "--loop-s", "2", "--trace", tmp_path / "t.json", "--metrics-port", port, "--json")
+    seen.set() if found.exit_code else seen.wait(10)
+    scraper.join(10)
+    assert found.exit_code == 0, found.stderr
+    assert 'edge_runtime_frames_arrived_total{branch="segmentation"}' in texts[-1]
+    written = trace(read_trace(tmp_path / "t.json"))
+    written.check()
+    ledger = json.loads(found.stdout)["branches"]["segmentation"]["ledger"]
+    frames = [e for e in written.events if e["ph"] == "X" and written.tracks[e["tid"]] == "segmentation: frames"]
+    assert sum(e["args"]["outcome"] == "fresh" for e in frames) == ledger["fresh"]
+    assert written.instants("segmentation: decisions")
+
+
+def test_what_was_recorded_is_run_again(run: Callable[..., Any], tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    assert run("--lossless", "--save-frames", first).exit_code == 0
+    first.replace(tmp_path / "frames.npy")  # opened by its content
+    assert run("--lossless", "--save-frames", tmp_path / "again").exit_code == 0
+    with RecordingSource(tmp_path / "frames.npy") as one, RecordingSource(tmp_path / "again") as two:
+        assert one.account == two.account
+        assert [told["digests"] for told in one.results] == [told["digests"] for told in two.results]
+
+
 def test_mistakes_are_said_before_the_start(run: Callable[..., Any], tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -96,6 +139,8 @@ def test_mistakes_are_said_before_the_start(run: Callable[..., Any], tmp_path: P
             (("--ndjson", tmp_path / "none" / "r"), "is not a folder"),
             (("--save-frames", tmp_path / "none" / "f"), "is not a folder"),
             (("--mjpeg-port", taken.getsockname()[1]), "choose another port"),
+            (("--metrics-port", taken.getsockname()[1]), "choose another port"),
+            (("--trace", tmp_path / "none" / "t.json"), "is not a folder"),
             (("--mjpeg-port", 70000), "65535"),
         ):
             found = run("--lossless", *options)
