@@ -55,7 +55,7 @@ def distill(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train or load the teacher of RECIPE and distil its student."""
+    """Train or load the teacher of RECIPE and distil its student; with an `export:` section, to a verified file."""
     from edge_sdk.display import show_progress
     from edge_sdk.recipe import effective_yaml, load_recipe, run_recipe
     from edge_sdk.recipe_text import report_lines
@@ -68,7 +68,8 @@ def distill(
         return
     for line in report_lines(report):
         typer.echo(line)
-    typer.echo(f"{out / 'student.pt'}, student.onnx and report.json written")
+    edge = f", {report['export']['file']}" if "export" in report else ""
+    typer.echo(f"{out / 'student.pt'}, student.onnx{edge} and report.json written")
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def device_commands() -> list[str]:
 
 def test_device_commands(place: Path) -> None:
     commands = device_commands()
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         environment = {**os.environ, "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
         done = subprocess.run(

@@ -103,6 +103,21 @@ def test_distill(folder):
     assert json.loads(again.stdout)["student"]["dice"]["n"] == 2
 
 
+def test_distill_to_a_file(folder):
+    section = "export:\n  rtx: false\n  precisions: [fp32]\n  card: {intended_use: a, training_data: b, limits: c}\n"
+    (folder / "recipe.yaml").write_text(RECIPE + section)
+    found = call("distill", folder / "recipe.yaml", "--out", folder / "out")
+    assert found.exit_code == 0, found.stderr
+    assert "fp32 on onnxruntime: loses" in found.stdout
+    assert "tiny.edge: " in found.stdout
+    assert found.stdout.endswith("student.onnx, tiny.edge and report.json written\n")
+    facts = json.loads(call("runtime", "inspect", folder / "out" / "tiny.edge", "--json").stdout)
+    assert facts["manifest"]["name"] == "tiny"
+    (folder / "recipe.yaml").write_text(RECIPE + section.replace("rtx: false", "key: none.pem"))
+    refused(call("distill", folder / "recipe.yaml", "--out", folder / "two"), 2, "none.pem is not a file")
+    assert not (folder / "two").exists()
+
+
 def test_mistakes_in_a_recipe(folder):
     def recipe(text: str) -> Path:
         path = folder / "bad.yaml"
