@@ -126,6 +126,8 @@ def lower(
         if not _lint_targets(name, targets):
             raise ConfigError(f"{name} is written for {_WRITTEN_FOR[name]}; none of targets {list(targets)} is that")
     base = _ready(model)
+    for target in _lint_targets("fp32", targets):  # before anything runs it
+        require_clean(base, target)
     ranges = collect_ranges(base, calibration_inputs, method=method, percentile=percentile)
     left_out = tuple(exclude)
     made: dict[Precision, onnx.ModelProto] = {"fp32": base}
