@@ -110,7 +110,7 @@ class Blocks:
             for k in rounds
             for one in self.rounds[k]
         )
-        return (due - int(good)) / int(due)
+        return float((due - good) / due)
 
 
 def interleaved(
