@@ -32,6 +32,7 @@ __all__ = ["LoadedModel", "SelfTest", "accuracy_ranks", "every_pair", "load", "r
 
 Pair = tuple[str, str]  # runner and variant
 _SCORES = ("dice", "agreement")  # higher is better
+_SAME_SCORE = 0.0005  # shares that differ by less are equal: 0.05 points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,13 +197,17 @@ def _usable(
 def accuracy_ranks(manifest: Manifest) -> dict[str, int]:
     """Place of each variant by accuracy, 0 first: by the score that all have, else as the manifest lists them.
 
-    Variants of one score share a place.
+    What counts is the loss against fp32 (the best, where there is none), in steps of 0.05 points: a variant that is
+    better than the model it came from is so by chance. Variants of one loss share a place.
     """
     names = [variant.id for variant in manifest.variants]
     for score in _SCORES:
         if all(score in variant.scores for variant in manifest.variants):
             values = {variant.id: variant.scores[score] for variant in manifest.variants}
-            return {name: sum(other > values[name] for other in values.values()) for name in names}
+            model = [values[variant.id] for variant in manifest.variants if variant.precision == "fp32"]
+            top = max(model or values.values())
+            losses = {name: round(max(0.0, top - value) / _SAME_SCORE) for name, value in values.items()}
+            return {name: sum(other < losses[name] for other in losses.values()) for name in names}
     return {name: place for place, name in enumerate(names)}
 
 

@@ -120,31 +120,35 @@ def test_the_first_rung_is_the_most_accurate_variant_where_it_is_fastest(
 
 def test_scores_decide_what_is_accurate_and_equal_ones_are_alternatives(machine: Any, tmp_path: Path) -> None:
     clock = ManualClock()
-    machine(clock, {("onnxruntime", "fp32"): 3, ("onnxruntime", "fp16"): 4})
+    machine(clock, {("onnxruntime", "fp32"): 4, ("onnxruntime", "fp16"): 3})
     only = {"ort-cpu": ("fp32", "fp16")}
-    better16 = bundle_with(tmp_path / "a.edge", only, fp32=0.90, fp16=0.91)
-    assert [name for name, kept, _ in ladder(better16, clock) if kept] == [
-        "fp16 on onnxruntime",
+    worse16 = bundle_with(tmp_path / "a.edge", only, fp32=0.90, fp16=0.89)
+    assert [name for name, kept, _ in ladder(worse16, clock) if kept] == [
         "fp32 on onnxruntime",
+        "fp16 on onnxruntime",
     ]
-    equal = bundle_with(tmp_path / "b.edge", only, fp32=0.90, fp16=0.90)
-    assert [(name, kept) for name, kept, _ in ladder(equal, clock)] == [
-        ("fp32 on onnxruntime", True),
-        ("fp16 on onnxruntime", False),
-    ]
+    for name, score in (("b", 0.90), ("c", 0.8999), ("d", 0.91)):  # within 0.05 points, or better by chance
+        alike = bundle_with(tmp_path / f"{name}.edge", only, fp32=0.90, fp16=score)
+        assert [(rung, kept) for rung, kept, _ in ladder(alike, clock)] == [
+            ("fp16 on onnxruntime", True),
+            ("fp32 on onnxruntime", False),
+        ]
 
 
 def test_ranks() -> None:
-    def manifest(*scores: dict[str, float]) -> Manifest:
+    def manifest(*scores: dict[str, float], first_is: str = "int8") -> Manifest:
         with Bundle.open(V1) as bundle:
             first = bundle.manifest.variants[0]
             variants = tuple(
-                msgspec.structs.replace(first, id=name, scores=score) for name, score in zip("abc", scores, strict=True)
+                msgspec.structs.replace(first, id=name, scores=score, precision=first_is if name == "a" else "int8")
+                for name, score in zip("abc", scores, strict=True)
             )
             return msgspec.structs.replace(bundle.manifest, variants=variants)
 
     assert accuracy_ranks(manifest({}, {}, {})) == {"a": 0, "b": 1, "c": 2}
     assert accuracy_ranks(manifest({"dice": 0.9}, {"dice": 0.95}, {"dice": 0.9})) == {"a": 1, "b": 0, "c": 1}
+    chance = manifest({"dice": 0.97360}, {"dice": 0.97397}, {"dice": 0.97300}, first_is="fp32")
+    assert accuracy_ranks(chance) == {"a": 0, "b": 0, "c": 2}, "better than the model by chance"
     assert accuracy_ranks(manifest({"dice": 0.9}, {"dice": 0.95}, {})) == {"a": 0, "b": 1, "c": 2}
     assert accuracy_ranks(manifest(*({"mm": 1.0, "agreement": a} for a in (0.5, 0.6, 0.7)))) == {"a": 2, "b": 1, "c": 0}
 
