@@ -144,7 +144,7 @@ def test_work_refuses_what_it_does_not_know():
 
 
 def test_our_driver_runs_a_block_and_its_ledger_balances(clip):
-    job = Job(clip=clip, fps=100.0, seconds=0.3, work="none")
+    job = Job(clip=clip, fps=100.0, seconds=0.8, work="none")
     found = interleaved({"ours": (OURS, job)}, 1)["ours"]
     assert found.facts[0]["balances"] is True
     assert found.facts[0]["due"] == 30
