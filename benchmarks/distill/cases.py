@@ -170,7 +170,8 @@ USGRA = Case(
     read=lambda split: _read("usgra_nerve_vessel", split, (0, 1, 2), "near_duplicate_group", ("nerve_px", "vessel_px")),
     sha256=lambda: _sha256("usgra_nerve_vessel"),
     score=_score_classes,
-    # after 60 passes the teacher was behind on the train frames as well (Dice 0.67); its test score (0.43) was seen then
+    # after 60 passes the teacher was behind on the train frames as well (Dice 0.67); its test score, 0.43, had been
+    # seen by then
     teacher=_teacher(140),
     members=1,
     # 320 passes: after 60 and after 160 the students were behind their teachers on the train frames as well (Dice 0.71

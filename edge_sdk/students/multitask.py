@@ -32,7 +32,7 @@ class MultiTaskUNet(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int = 1, mask_classes: int = 1, *, classes: int = 2, values: int = 0, **unet: int
+        self, in_channels: int = 1, mask_classes: int = 1, *, classes: int = 2, values: int = 0, **unet: Any
     ) -> None:
         super().__init__()
         if classes == 1 or classes < 0 or values < 0 or classes + values == 0:

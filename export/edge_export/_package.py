@@ -68,7 +68,8 @@ class _Allowance:
 # fp16: sums may be kept in FP16, 2^-7 over a few hundred terms. int8: with and without VNNI, and fused
 # against simulated Q/DQ, roundings differ by a step in every layer (1e-3 to 9e-3 of full scale have been measured
 # between x86 kernels on one network), hence 5e-2; the agreement of pixels is the sharper test there. The form for CPUs
-# ("int8-cpu") has the same: where saturation without VNNI breaks it, its outputs are off by more, and the test is to say so.
+# ("int8-cpu") has the same: where saturation without VNNI breaks it, its outputs are off by more, and the self-test is
+# there to say so.
 _ALLOWANCES = {
     "fp32": _Allowance(headroom=10.0, relative=1e-3, pixels=1e-3),
     "fp16": _Allowance(headroom=4.0, relative=2.0**-7, pixels=3e-3),
