@@ -3,70 +3,136 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import ModuleType
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.optional import require
 from edge_runtime.reconstruct.volume import Volume
 
 __all__ = ["FillMethod", "fill_holes"]
 
-FillMethod = Literal["gaussian", "nearest"]
+FillMethod = Literal["gaussian", "inverse-distance", "nearest", "stick"]
 MAX_LIMIT = 32  # voxels
 
+# (x, y, z), up to sign; the sign counts, because the two ends of a stick are not weighted alike
+STICKS = (
+    *((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    *((1, 1, 0), (1, 0, 1), (0, 1, 1), (1, -1, 0), (1, 0, -1), (0, 1, -1)),
+    *((1, 1, 1), (-1, 1, 1), (1, -1, 1), (-1, -1, 1)),
+)
+
+U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Box = tuple[slice, slice, slice]
+Reach = tuple[int, int, int]
+Filling = tuple[U8, Mask]
 
 
-def fill_holes(volume: Volume, method: FillMethod = "gaussian", *, limit_mm: float | None = None) -> Volume:
+def fill_holes(
+    volume: Volume, method: FillMethod = "gaussian", *, limit_mm: float | None = None, region: Box | None = None
+) -> Volume:
     """`volume` with the empty voxels between swept ones filled, and marked in `filled`; swept voxels stay as they are.
 
     A hole is an empty voxel inside the morphological closing of the swept region by a box of half-width `limit_mm`
-    (default: three voxels of the coarsest axis), so the sweep does not grow outwards. `gaussian`: normalised
-    convolution (Knutsson and Westin, CVPR 1993) of the swept voxels, sigma a third of the limit, truncated at it;
-    `nearest`: the nearest swept voxel within the limit, in mm; of equally near ones the first in (z, y, x) order.
-    Holes with no swept voxel in reach stay empty. Raises `ConfigError` for an unknown method or a limit that is not
-    positive or exceeds 32 voxels.
+    (default: three voxels of the coarsest axis), so the sweep does not grow outwards. Holes with no swept voxel in
+    reach stay empty. The methods:
+
+    - `gaussian`: normalised convolution (Knutsson and Westin, CVPR 1993) of the swept voxels, sigma a third of the
+      limit, truncated at it on each axis;
+    - `inverse-distance`: mean of the swept voxels within the limit, weighted by 1 / distance in mm (Shepard, 1968);
+    - `nearest`: the nearest swept voxel within the limit, in mm; of equally near ones the first in (z, y, x) order;
+    - `stick`: linear interpolation between the ends of the shortest stick, of 13 directions, that has a swept voxel
+      at both ends; sticks that are equally short are averaged. These are the rules, and to the bit the arithmetic, of
+      PLUS and IGSIO (vtkIGSIOFillHolesInVolume) with one stick. A stick is at most `2 * limit_mm` long, counted in
+      steps of the coarsest axis, so their `StickLengthLimit` of n voxels is `limit_mm = (n - 1) / 2 * spacing`. The
+      closing plays no part: both ends were seen.
+
+    With `region` (three slices (z, y, x)) only voxels in it are filled, as they would be in the whole volume: for a
+    volume that grows. Raises `ConfigError` for an unknown method, a limit that is not positive or exceeds 32 voxels,
+    or a region that is no box of the volume, and `MissingDependencyError` without numba.
     """
     spacing = np.array(volume.spacing_mm)
     limit = 3 * spacing.max() if limit_mm is None else limit_mm
-    radius = np.floor(np.append(limit / spacing, 0) + 1e-9)[:3]
     if method not in get_args(FillMethod):
         raise ConfigError(f"method {method!r}: {', '.join(get_args(FillMethod))} are allowed")
-    if not (limit > 0 and np.isfinite(limit) and radius.max() <= MAX_LIMIT):
+    reach = _reach(limit, spacing)
+    swept = volume.swept
+    target = _box_of(region, swept.shape)
+    margin = (2 * reach[0] + 1, 2 * reach[1] + 1, 2 * reach[2] + 1)  # of a stick, and of dilation followed by erosion
+    box = _meet(_widened(target, margin, swept.shape), _bounds(swept, reach))
+    data, inner = np.ascontiguousarray(volume.data[box]), np.ascontiguousarray(swept[box])
+    wanted = np.zeros(swept.shape, np.bool_)
+    wanted[target] = True
+    kernels = _load_kernels()
+    if method == "stick":
+        level, found = _stick(kernels, data, inner, spacing, limit)
+    else:
+        holes = _close(inner, reach) & ~inner & wanted[box]
+        fill = {"gaussian": _gaussian, "inverse-distance": _inverse_distance, "nearest": _nearest}[method]
+        level, found = fill(kernels, data, inner, holes, reach, spacing, limit)
+    found &= wanted[box]
+    full, filled = volume.data.copy(), np.zeros(swept.shape, np.bool_)
+    full[box][found] = level[found]
+    filled[box] = found
+    return replace(volume, data=full, filled=filled if volume.filled is None else filled | volume.filled)
+
+
+def _load_kernels() -> ModuleType:
+    require("numba", "to fill holes")
+    from edge_runtime.reconstruct import _hole_kernels
+
+    return _hole_kernels
+
+
+def _reach(limit: float, spacing: F64) -> Reach:
+    """Whole voxels within `limit` mm along (z, y, x)."""
+    radius = np.floor(limit / spacing + 1e-9) if np.isfinite(limit) else np.full(3, np.inf)
+    if not (limit > 0 and radius.max() <= MAX_LIMIT):
         raise ConfigError(
             f"limit_mm {limit}: more than 0 and up to {MAX_LIMIT} voxels ({MAX_LIMIT * spacing.min():g}) is allowed"
         )
-    reach = (int(radius[0]), int(radius[1]), int(radius[2]))
-    swept = volume.swept
-    box = _box(swept, reach)
-    data, filled = volume.data.copy(), np.zeros(swept.shape, np.bool_)
-    inner = swept[box]
-    holes = _close(inner, reach) & ~inner
-    if method == "gaussian":
-        level, found = _gaussian(data[box], inner, reach, (limit / 3) / spacing)
-        found &= holes
-        data[box][found] = level[found]
-    else:
-        level, found = _nearest(data[box], inner, holes, reach, spacing, limit)
-        data[box][found] = level[found]
-    filled[box] = found
-    return replace(volume, data=data, filled=filled if volume.filled is None else filled | volume.filled)
+    return int(radius[0]), int(radius[1]), int(radius[2])
 
 
-def _box(mask: Mask, margin: tuple[int, int, int]) -> tuple[slice, slice, slice]:
-    """Bounding box of the true voxels, widened by `margin`."""
-    sides = []
-    for axis in range(3):
-        line = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        low, high = (line[0], line[-1] + 1) if len(line) else (0, 0)
-        sides.append(slice(max(0, int(low) - margin[axis]), min(mask.shape[axis], int(high) + margin[axis])))
+def _box_of(region: Box | None, shape: tuple[int, ...]) -> Box:
+    """`region` with its ends spelled out; the whole volume for None."""
+    if region is None:
+        return slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2])
+    if len(region) != 3 or any(s.step not in (None, 1) for s in region):
+        raise ConfigError(f"region {region}: three slices (z, y, x) without a step are needed")
+    sides = [slice(*s.indices(n)[:2]) for s, n in zip(region, shape, strict=True)]
     return sides[0], sides[1], sides[2]
 
 
-def _close(mask: Mask, reach: tuple[int, int, int]) -> Mask:
+def _widened(box: Box, margin: Reach, shape: tuple[int, ...]) -> Box:
+    """`box` and `margin` around it, inside the volume."""
+    sides = [slice(max(0, s.start - m), min(n, s.stop + m)) for s, m, n in zip(box, margin, shape, strict=True)]
+    return sides[0], sides[1], sides[2]
+
+
+def _meet(a: Box, b: Box) -> Box:
+    sides = [
+        slice(max(p.start, q.start), max(p.start, q.start, min(p.stop, q.stop))) for p, q in zip(a, b, strict=True)
+    ]
+    return sides[0], sides[1], sides[2]
+
+
+def _bounds(mask: Mask, margin: Reach) -> Box:
+    """Bounding box of the true voxels, widened by `margin`."""
+    flat = mask.any(axis=0)
+    lines = (mask.any(axis=(1, 2)), flat.any(axis=1), flat.any(axis=0))
+    ends = [np.flatnonzero(line) for line in lines]
+    sides = [slice(int(e[0]), int(e[-1]) + 1) if len(e) else slice(0, 0) for e in ends]
+    return _widened((sides[0], sides[1], sides[2]), margin, mask.shape)
+
+
+def _close(mask: Mask, reach: Reach) -> Mask:
     """Closing by a box, with empty space around: dilation, then erosion, axis by axis on a padded copy."""
     padded = np.pad(mask, [(r, r) for r in reach])
     for axis, r in enumerate(reach):
@@ -89,52 +155,69 @@ def _widen(mask: Mask, axis: int, radius: int) -> Mask:
 
 
 def _gaussian(
-    data: npt.NDArray[np.uint8], swept: Mask, reach: tuple[int, int, int], sigma: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.uint8], Mask]:
-    """Rounded normalised convolution, and where it has support."""
+    kernels: ModuleType, data: U8, swept: Mask, holes: Mask, reach: Reach, spacing: F64, limit: float
+) -> Filling:
+    """Rounded normalised convolution, and the holes where it has support."""
     certainty = swept.astype(np.float32)
-    signal = data.astype(np.float32) * certainty
-    for axis, (r, s) in enumerate(zip(reach, sigma, strict=True)):
-        taps = np.exp(-0.5 * (np.arange(r + 1) / s) ** 2).astype(np.float32)
-        signal, certainty = _smooth(signal, axis, taps), _smooth(certainty, axis, taps)
-    found = np.asarray(certainty > 0)
-    level = signal / np.where(found, certainty, 1)
-    return np.rint(level).astype(np.uint8), found
+    signal = data * certainty
+    taps = [
+        np.exp(-0.5 * (np.arange(r + 1) * 3 * s / limit) ** 2).astype(np.float32)
+        for r, s in zip(reach, spacing, strict=True)
+    ]
+    signal, certainty = _smooth(kernels, signal, taps), _smooth(kernels, certainty, taps)
+    found = holes & (certainty > 0)
+    level = np.zeros_like(data)
+    level[found] = np.rint(signal[found] / certainty[found]).astype(np.uint8)
+    return level, found
 
 
-def _smooth(array: F32, axis: int, taps: F32) -> F32:
-    """Symmetric convolution along `axis`; `taps` from the centre outwards; zeros beyond the ends."""
-    line = np.moveaxis(array, axis, 0)
-    out = taps[0] * line
-    for k in range(1, min(len(taps), len(line))):
-        out[k:] += taps[k] * line[:-k]
-        out[:-k] += taps[k] * line[k:]
-    return np.asarray(np.moveaxis(out, 0, axis))
+def _smooth(kernels: ModuleType, array: F32, taps: list[F32]) -> F32:
+    """Separable symmetric convolution of `array` (Z, Y, X) by `taps` of (z, y, x), zeros beyond the ends."""
+    z, y, x = array.shape
+    other = np.empty_like(array)
+    kernels.smooth_rows(array.reshape(z * y, x), taps[2], other.reshape(z * y, x))
+    kernels.smooth_middle(other, taps[1], array)
+    kernels.smooth_middle(array.reshape(1, z, y * x), taps[0], other.reshape(1, z, y * x))
+    return other
 
 
-def _nearest(
-    data: npt.NDArray[np.uint8],
-    swept: Mask,
-    holes: Mask,
-    reach: tuple[int, int, int],
-    spacing: npt.NDArray[np.float64],
-    limit: float,
-) -> tuple[npt.NDArray[np.uint8], Mask]:
-    """Level of the nearest swept voxel, by trying the offsets from the nearest to the farthest."""
+def _offsets(reach: Reach, spacing: F64, limit: float) -> tuple[npt.NDArray[np.int64], F64]:
+    """Offsets (K, 3) (z, y, x) within `limit` mm but for the zero one, nearest first, and their distances (K,)."""
     axes = [np.arange(-r, r + 1) for r in reach]
     offsets = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     distance = np.linalg.norm(offsets * spacing, axis=1)
-    order = np.argsort(distance, kind="stable")
+    order = np.argsort(distance, kind="stable")[1:]
+    order = order[distance[order] <= limit + 1e-9]
+    return np.ascontiguousarray(offsets[order]), distance[order]
+
+
+def _nearest(
+    kernels: ModuleType, data: U8, swept: Mask, holes: Mask, reach: Reach, spacing: F64, limit: float
+) -> Filling:
+    """Level of the nearest swept voxel, by trying the offsets from the nearest to the farthest."""
     level, found = np.zeros_like(data), np.zeros_like(holes)
-    left = np.argwhere(holes)
-    for k in order[distance[order] <= limit + 1e-9]:
-        at = left + offsets[k]
-        inside = ((at >= 0) & (at < holes.shape)).all(axis=1)
-        at = np.where(inside[:, None], at, 0)
-        hit = inside & swept[tuple(at.T)]
-        here, there = tuple(left[hit].T), tuple(at[hit].T)
-        level[here], found[here] = data[there], True
-        left = left[~hit]
-        if len(left) == 0:
-            break
+    kernels.nearest(data, swept, holes, _offsets(reach, spacing, limit)[0], level, found)
+    return level, found
+
+
+def _inverse_distance(
+    kernels: ModuleType, data: U8, swept: Mask, holes: Mask, reach: Reach, spacing: F64, limit: float
+) -> Filling:
+    """Mean of the swept voxels within the limit, weighted by 1 / distance."""
+    level, found = np.zeros_like(data), np.zeros_like(holes)
+    offsets, distance = _offsets(reach, spacing, limit)
+    kernels.inverse_distance(data, swept, holes, offsets, 1 / distance, level, found)
+    return level, found
+
+
+def _stick(kernels: ModuleType, data: U8, swept: Mask, spacing: F64, limit: float) -> Filling:
+    """Interpolation along the shortest sticks."""
+    steps = np.array(STICKS, np.int64)[:, ::-1].copy()
+    lengths = np.sqrt(((steps * (spacing / spacing.min())) ** 2).sum(axis=1))
+    level, found = np.zeros_like(data), np.zeros_like(swept)
+    most = int(2 * limit / spacing.max() + 1e-9)
+    near = swept  # the nearer end of a stick is within half its length
+    for axis in range(3):
+        near = _widen(near, axis, most // 2)
+    kernels.stick(data, swept, near & ~swept, steps, lengths, most, level, found)
     return level, found

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import math
+from itertools import product
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.reconstruct import Volume, compound, fill_holes
+
+METHODS = ["gaussian", "inverse-distance", "nearest", "stick"]
 
 
 def volume_of(data, swept, spacing=(1.0, 1.0, 1.0)):
@@ -25,13 +32,14 @@ def holed():
     return volume_of(rng.integers(1, 256, swept.shape), swept, (1.0, 0.8, 1.3))
 
 
-@pytest.mark.parametrize("method", ["gaussian", "nearest"])
+@pytest.mark.parametrize("method", METHODS)
 def test_only_holes_change_and_they_are_marked(holed, method):
     full = fill_holes(holed, method, limit_mm=3.0)
     np.testing.assert_array_equal(full.data[holed.swept], holed.data[holed.swept])
     np.testing.assert_array_equal(full.weight, holed.weight)
     assert not (full.filled & holed.swept).any()
-    np.testing.assert_array_equal(full.data != holed.data, full.filled)
+    assert not ((full.data != holed.data) & ~full.filled).any()
+    assert full.filled.sum() > 200
     block = np.zeros_like(full.filled)
     block[6:14, 6:16, 6:18] = True
     assert not (full.known & ~block).any(), "the sweep grew outwards"
@@ -66,23 +74,103 @@ def test_gaussian_equals_normalised_convolution_by_brute_force(holed):
         assert abs((kernel * holed.data[box]).sum() / kernel.sum() - full.data[z, y, x]) <= 0.51
 
 
-@pytest.mark.parametrize("method", ["gaussian", "nearest"])
+def test_inverse_distance_equals_the_sum_by_brute_force(holed):
+    full = fill_holes(holed, "inverse-distance", limit_mm=2.5)
+    seen = np.argwhere(holed.swept)
+    for here in np.argwhere(full.filled)[::5]:
+        away = np.linalg.norm((seen - here) * holed.spacing_mm, axis=1)
+        near = away <= 2.5 + 1e-9
+        expected = np.average(holed.data[tuple(seen[near].T)].astype(float), weights=1 / away[near])
+        assert full.data[tuple(here)] == int(expected + 0.5)
+
+
+def sticks_of_the_reference(data, swept, limit):
+    """The rules of vtkIGSIOFillHolesInVolume::applySticks with one stick of `limit` voxels, in plain Python."""
+    directions = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, -1, 0), (1, 0, -1), (0, 1, -1)]
+    directions += [(1, 1, 1), (-1, 1, 1), (1, -1, 1), (-1, -1, 1)]
+
+    def walk(at, step, most):
+        for j in range(1, most + 1):
+            z, y, x = (a + j * s for a, s in zip(at, step[::-1], strict=True))
+            if not (0 <= z < data.shape[0] and 0 <= y < data.shape[1] and 0 <= x < data.shape[2]):
+                return None
+            if swept[z, y, x]:
+                return j, int(data[z, y, x])
+        return None
+
+    out, filled = data.copy(), np.zeros_like(swept)
+    for at in product(*map(range, data.shape)):
+        if swept[at]:
+            continue
+        sticks = []
+        for d in directions:
+            ahead = walk(at, d, limit - 1)
+            behind = ahead and walk(at, tuple(-n for n in d), limit - 1 - ahead[0])
+            if behind:
+                f, r = ahead[0], behind[0]
+                share = (r + 1) / (f + r + 1)
+                length = (f + r + 1) ** 2 * sum(n * n for n in d)  # squared, exact
+                weight = 1 / ((f + r + 1) * math.sqrt(sum(n * n for n in d)))
+                sticks.append((length, weight, int((1 - share) * behind[1] + share * ahead[1])))
+        if sticks:
+            best = [(weight, value) for length, weight, value in sticks if length == min(sticks)[0]]
+            out[at] = int(sum(w * v for w, v in best) / sum(w for w, _ in best))
+            filled[at] = True
+    return out, filled
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**6), share=st.floats(0.02, 0.5), length=st.integers(3, 10))
+def test_sticks_equal_the_rules_of_the_reference(seed, share, length):
+    rng = np.random.default_rng(seed)
+    swept = rng.random((7, 9, 8)) < share
+    volume = volume_of(rng.integers(1, 256, swept.shape), swept, (0.5, 0.5, 0.5))
+    full = fill_holes(volume, "stick", limit_mm=(length - 1) / 2 * 0.5)
+    data, filled = sticks_of_the_reference(volume.data, swept, length)
+    np.testing.assert_array_equal(full.filled, filled)
+    np.testing.assert_array_equal(full.data, data)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_region_is_filled_as_in_the_whole_volume(holed, method):
+    whole = fill_holes(holed, method, limit_mm=3.0)
+    region = (slice(5, 11), slice(8, 20), slice(3, None))
+    part = fill_holes(holed, method, limit_mm=3.0, region=region)
+    inside = np.zeros(holed.data.shape, bool)
+    inside[region] = True
+    np.testing.assert_array_equal(part.filled, whole.filled & inside)
+    np.testing.assert_array_equal(part.data[inside], whole.data[inside])
+    np.testing.assert_array_equal(part.data[~inside], holed.data[~inside])
+    nothing = fill_holes(holed, method, region=(slice(0, 1), slice(0, 1), slice(0, 1)))
+    assert not nothing.filled.any()
+
+
+def test_a_region_that_is_no_box_is_refused(holed):
+    for region in ((slice(0, 9, 2), slice(None), slice(None)), (slice(0, 1),)):
+        with pytest.raises(ConfigError, match="three slices"):
+            fill_holes(holed, region=region)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_gap_wider_than_the_limit_stays_open(method):
     swept = np.zeros((30, 5, 5), bool)
     swept[[0, 3, 6, 26]] = True
     full = fill_holes(volume_of(np.full(swept.shape, 90), swept), method, limit_mm=2.0)
     known = full.known.all(axis=(1, 2))
     np.testing.assert_array_equal(np.flatnonzero(known), [0, 1, 2, 3, 4, 5, 6, 26])
-    assert (full.data[full.known] == 90).all()
+    assert (np.abs(full.data[full.known] - 90.0) <= (method == "stick")).all()
 
 
-def test_filling_a_constant_or_empty_or_whole_volume(holed):
-    flat = volume_of(np.full(holed.data.shape, 133), holed.swept)
-    assert set(np.unique(fill_holes(flat).data[fill_holes(flat).known])) == {133}
+@pytest.mark.parametrize("method", METHODS)
+def test_filling_a_constant_or_empty_or_whole_volume(holed, method):
+    flat = fill_holes(volume_of(np.full(holed.data.shape, 133), holed.swept), method)
+    low = 132 if method == "stick" else 133  # the reference cuts 132.999... of its two shares
+    assert flat.data[flat.known].min() >= low
+    assert flat.data[flat.known].max() == 133
     empty = volume_of(holed.data, np.zeros(holed.data.shape, bool))
-    assert not fill_holes(empty).known.any()
+    assert not fill_holes(empty, method).known.any()
     whole = Volume(data=holed.data, spacing_mm=holed.spacing_mm, T_world_volume=np.eye(4))
-    assert not fill_holes(whole).filled.any()
+    assert not fill_holes(whole, method).filled.any()
 
 
 def test_filled_voxels_of_a_sparse_sweep_are_close_to_the_truth(wire_sweep, wire_phantom):
@@ -101,5 +189,5 @@ def test_filled_voxels_of_a_sparse_sweep_are_close_to_the_truth(wire_sweep, wire
 def test_bad_arguments_are_refused(holed, limit):
     with pytest.raises(ConfigError, match="limit_mm"):
         fill_holes(holed, limit_mm=limit)
-    with pytest.raises(ConfigError, match="gaussian, nearest are allowed"):
+    with pytest.raises(ConfigError, match="gaussian, inverse-distance, nearest, stick are allowed"):
         fill_holes(holed, "sticks")

@@ -1,0 +1,143 @@
+"""Compiled hole filling. Imported only when holes are filled: it needs numba."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.compiled import compiled
+
+__all__ = ["inverse_distance", "nearest", "smooth_middle", "smooth_rows", "stick"]
+
+U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@compiled
+def smooth_rows(array: F32, taps: F32, out: F32) -> None:
+    """Symmetric convolution of every row of `array` (N, X) into `out`; `taps` from the centre on; zeros beyond."""
+    side = array.shape[1]
+    for n in range(array.shape[0]):
+        row, here = array[n], out[n]
+        for x in range(side):
+            here[x] = taps[0] * row[x]
+        for k in range(1, min(len(taps), side)):
+            t = taps[k]
+            for x in range(k, side):
+                here[x] += t * row[x - k]
+            for x in range(side - k):
+                here[x] += t * row[x + k]
+
+
+@compiled
+def smooth_middle(array: F32, taps: F32, out: F32) -> None:
+    """The same along the middle axis of `array` (N, M, X) into `out`."""
+    side, width = array.shape[1], array.shape[2]
+    for n in range(array.shape[0]):
+        for m in range(side):
+            here, row = out[n, m], array[n, m]
+            for x in range(width):
+                here[x] = taps[0] * row[x]
+            for k in range(1, len(taps)):
+                t = taps[k]
+                if m >= k:
+                    before = array[n, m - k]
+                    for x in range(width):
+                        here[x] += t * before[x]
+                if m + k < side:
+                    after = array[n, m + k]
+                    for x in range(width):
+                        here[x] += t * after[x]
+
+
+@compiled
+def nearest(data: U8, swept: Mask, holes: Mask, offsets: I64, level: U8, found: Mask) -> None:
+    """Into `level` that of the first swept voxel along `offsets` (K, 3) (z, y, x) from each hole; `found` marks."""
+    sz, sy, sx = data.shape
+    for z in range(sz):
+        for y in range(sy):
+            for x in range(sx):
+                if not holes[z, y, x]:
+                    continue
+                for k in range(offsets.shape[0]):
+                    w, v, u = z + offsets[k, 0], y + offsets[k, 1], x + offsets[k, 2]
+                    if 0 <= w < sz and 0 <= v < sy and 0 <= u < sx and swept[w, v, u]:
+                        level[z, y, x] = data[w, v, u]
+                        found[z, y, x] = True
+                        break
+
+
+@compiled
+def inverse_distance(data: U8, swept: Mask, holes: Mask, offsets: I64, weights: F64, level: U8, found: Mask) -> None:
+    """Into `level` the mean by `weights` (K,) of the swept voxels at `offsets` (K, 3) from each hole; `found` marks."""
+    sz, sy, sx = data.shape
+    for z in range(sz):
+        for y in range(sy):
+            for x in range(sx):
+                if not holes[z, y, x]:
+                    continue
+                total = weight = 0.0
+                for k in range(offsets.shape[0]):
+                    w, v, u = z + offsets[k, 0], y + offsets[k, 1], x + offsets[k, 2]
+                    if 0 <= w < sz and 0 <= v < sy and 0 <= u < sx and swept[w, v, u]:
+                        total += weights[k] * data[w, v, u]
+                        weight += weights[k]
+                if weight > 0:
+                    level[z, y, x] = np.uint8(total / weight + 0.5)
+                    found[z, y, x] = True
+
+
+@compiled
+def walk(swept: Mask, z: int, y: int, x: int, dz: int, dy: int, dx: int, most: int) -> int:
+    """Steps (1 to `most`) of (dz, dy, dx) from a voxel to the first swept one, or 0."""
+    sz, sy, sx = swept.shape
+    for j in range(1, most + 1):
+        z, y, x = z + dz, y + dy, x + dx
+        if not (0 <= z < sz and 0 <= y < sy and 0 <= x < sx):
+            return 0
+        if swept[z, y, x]:
+            return j
+    return 0
+
+
+@compiled
+def stick(data: U8, swept: Mask, near: Mask, steps: I64, lengths: F64, most: int, level: U8, found: Mask) -> None:
+    """Fill every voxel of `near`, unswept, that lies on a stick of at most `most` steps between two swept ones.
+
+    `steps` (K, 3) (z, y, x) are the directions and `lengths` (K,) their lengths. The arithmetic is that of the
+    reference, in double precision with each result cut to uint8; sticks longer than the best so far are not walked.
+    """
+    sz, sy, sx = data.shape
+    for z in range(sz):
+        for y in range(sy):
+            for x in range(sx):
+                if not near[z, y, x]:
+                    continue
+                shortest = np.inf
+                best = total = weight = 0.0
+                for k in range(steps.shape[0]):
+                    room = int(min(np.float64(most), shortest / lengths[k] - 1 + 1e-9))
+                    ahead = walk(swept, z, y, x, steps[k, 0], steps[k, 1], steps[k, 2], room)
+                    if ahead == 0:
+                        continue
+                    behind = walk(swept, z, y, x, -steps[k, 0], -steps[k, 1], -steps[k, 2], room - ahead)
+                    if behind == 0:
+                        continue
+                    reach = np.float64(ahead + behind + 1)
+                    score = 1.0 / (reach * lengths[k])
+                    if score < best:
+                        continue
+                    if score > best:
+                        best, total, weight, shortest = score, 0.0, 0.0, reach * lengths[k]
+                    share = (behind + 1) / reach
+                    a = data[z + ahead * steps[k, 0], y + ahead * steps[k, 1], x + ahead * steps[k, 2]]
+                    b = data[z - behind * steps[k, 0], y - behind * steps[k, 1], x - behind * steps[k, 2]]
+                    value = np.uint8((1.0 - share) * b + share * a)
+                    total += value * score
+                    weight += score
+                if weight > 0:
+                    level[z, y, x] = np.uint8(total / weight)
+                    found[z, y, x] = True
