@@ -1,0 +1,1 @@
+"""Tracked reconstruction: parity with the reference reconstructor, exactness, speed and calibration, on real sweeps."""
