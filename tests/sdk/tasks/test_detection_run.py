@@ -153,4 +153,4 @@ def test_the_example_is_the_benchmark():
     from benchmarks.distill.detection import RECIPE
 
     recipe = load_recipe(RECIPES / "usgra_detection.yaml")
-    assert msgspec.structs.replace(recipe, name=RECIPE.name) == RECIPE
+    assert msgspec.structs.replace(recipe, name=RECIPE.name, export=RECIPE.export) == RECIPE
