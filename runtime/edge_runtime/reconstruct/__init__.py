@@ -7,18 +7,24 @@ from edge_runtime.reconstruct.compound import Compounder, CompoundKernel, Compou
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid, grid_of_sweep
 from edge_runtime.reconstruct.holes import FillMethod, fill_holes
 from edge_runtime.reconstruct.mha import write_mha
+from edge_runtime.reconstruct.nifti import write_nifti
 from edge_runtime.reconstruct.nrrd import VolumeField, read_nrrd, write_nrrd
+from edge_runtime.reconstruct.one_call import Reconstruction, ReconstructSettings, reconstruct
 from edge_runtime.reconstruct.slices import draw_slices, orthogonal_slices
 from edge_runtime.reconstruct.sweep import FrameStack, RecordedSweep, Sweep, sweep_of_poses, sweep_of_sequence
 from edge_runtime.reconstruct.volume import Volume
+from edge_runtime.reconstruct.volume_files import VOLUME_SUFFIXES, write_volume
 
 __all__ = [
     "MAX_VOXELS",
+    "VOLUME_SUFFIXES",
     "CompoundKernel",
     "CompoundMode",
     "Compounder",
     "FillMethod",
     "FrameStack",
+    "ReconstructSettings",
+    "Reconstruction",
     "RecordedSweep",
     "Sweep",
     "Volume",
@@ -34,10 +40,13 @@ __all__ = [
     "locate_wire",
     "orthogonal_slices",
     "read_nrrd",
+    "reconstruct",
     "sweep_of_poses",
     "sweep_of_sequence",
     "warm_up",
     "wire_error",
     "write_mha",
+    "write_nifti",
     "write_nrrd",
+    "write_volume",
 ]
