@@ -34,10 +34,12 @@ class DeadlineController:
         rungs: int,
         budget_ns: int | None,
         clock: Clock,
+        period_ns: int | None = None,
         branch: str = "",
         note: Callable[[DecisionRecord], None] | None = None,
     ) -> None:
         self.budget_ns = budget_ns
+        self.period_ns = period_ns
         self.branch = branch
         self.cap: Cap | None = None
         self._note_record = note
@@ -74,6 +76,7 @@ class DeadlineController:
             typical_ns=tuple(sum(self._cost(stage, r).median_ns for stage in stages) for r in range(len(self._rungs))),
             can_reuse=can_reuse,
             first_rung=self._first_rung(),
+            period_ns=self.period_ns,
         )
         decision = self._held(self.policy.decide(situation), situation)
         self._note(situation, decision, frame)

@@ -357,7 +357,14 @@ class Pipeline:
         live = source.live
         steps = {
             name: BranchStep(
-                name, branch, self._ladders[name], clock=self.clock, live=live, slots=slots, journal=journal
+                name,
+                branch,
+                self._ladders[name],
+                clock=self.clock,
+                live=live,
+                fps=source.fps,
+                slots=slots,
+                journal=journal,
             )
             for name, branch in self.branches.items()
         }

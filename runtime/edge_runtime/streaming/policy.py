@@ -23,6 +23,8 @@ class Situation:
     left to do on rung r, without the optional stage unless that is what is asked about; `typical_ns[r]` the median.
     `rung` is the one chosen for this frame so far; `can_reuse` whether an earlier result is at hand. `first_rung` is
     the best rung that may be used now (heat, power mode); what is above it is not run whatever the decision says.
+    `period_ns` is the time between the branch's frames where the source states its rate: a rung that takes longer loses
+    frames, however far away the deadline is.
     """
 
     point: Point
@@ -32,6 +34,14 @@ class Situation:
     typical_ns: tuple[int, ...]
     can_reuse: bool
     first_rung: int = 0
+    period_ns: int | None = None
+
+    @property
+    def limit_ns(self) -> int | None:
+        """What a rung may take: the slack, and no more than the period. None without a deadline."""
+        if self.slack_ns is None or self.period_ns is None:
+            return self.slack_ns
+        return min(self.slack_ns, self.period_ns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +89,8 @@ class FixedPolicy:
 class LadderPolicy:
     """Steps down a ladder of ever cheaper rungs when the deadline is in danger, and up again when it is not.
 
-    For each frame the highest rung, from the present level down, whose predicted p95 fits the slack is run. When
-    none fits, the cheapest is still run if its median fits (the alternatives are misses for certain); else the last
+    For each frame the highest rung, from the present level down, whose predicted p95 fits the slack and the time
+    between frames is run. When none fits, the cheapest is still run if its median fits the slack (the alternatives are misses for certain); else the last
     result is reused, marked stale, or the frame dropped. After `probe_after` such frames in a row the cheapest rung
     is run anyway, so that one bad measurement cannot shut the branch for good.
 
@@ -115,7 +125,7 @@ class LadderPolicy:
             return Decision(action="run", rung=self._rungs - 1, reason="probe", probing=True)
         level = max(self.level, situation.first_rung)
         first = level if situation.point == "preprocess" else situation.rung
-        return self._fitting(situation, first, situation.slack_ns)
+        return self._fitting(situation, first, situation.slack_ns, situation.limit_ns or 0)
 
     def _begin(self, situation: Situation) -> None:
         """A new frame: is it one for a trial or a probe?"""
@@ -129,14 +139,15 @@ class LadderPolicy:
         self._short = False
 
     def _may_rise(self, situation: Situation) -> bool:
-        if self.level <= situation.first_rung or situation.slack_ns is None:
+        limit_ns = situation.limit_ns
+        if self.level <= situation.first_rung or limit_ns is None:
             return False
-        likely = situation.rest_ns[self.level - 1] <= situation.slack_ns
+        likely = situation.rest_ns[self.level - 1] <= limit_ns
         return self._clean >= (self._wait if likely else _UNLIKELY * self._wait)
 
-    def _fitting(self, situation: Situation, first: int, slack_ns: int) -> Decision:
+    def _fitting(self, situation: Situation, first: int, slack_ns: int, limit_ns: int) -> Decision:
         for rung in range(first, self._rungs):
-            if situation.rest_ns[rung] <= slack_ns:
+            if situation.rest_ns[rung] <= limit_ns:
                 top = max(self.level, situation.first_rung)
                 self._short = self._short or rung > top
                 return Decision(action="run", rung=rung, reason="fits" if rung == top else "lower rung fits")

@@ -62,6 +62,7 @@ class BranchStep:
         *,
         clock: Clock,
         live: bool,
+        fps: float | None,
         slots: int,
         journal: Journal,
     ) -> None:
@@ -74,6 +75,7 @@ class BranchStep:
             policy=branch.policy(),
             rungs=len(ladder.rungs),
             budget_ns=budget_ns,
+            period_ns=round(1e9 * branch.cadence / fps) if live and fps else None,
             clock=clock,
             branch=name,
             note=journal.note,

@@ -36,11 +36,20 @@ def test_an_estimate_without_samples_predicts_nothing() -> None:
 class Simulation:
     """A branch without threads: each frame is decided, costs what its rung costs now, and is settled."""
 
-    def __init__(self, policy: Policy, costs_ms: list[float], budget_ms: float | None = 30.0) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        costs_ms: list[float],
+        budget_ms: float | None = 30.0,
+        period_ms: float | None = None,
+    ) -> None:
         self.clock = ManualClock()
         self.costs_ms = costs_ms
         budget_ns = None if budget_ms is None else round(budget_ms * MS)
-        self.controller = DeadlineController(policy=policy, rungs=len(costs_ms), budget_ns=budget_ns, clock=self.clock)
+        period_ns = None if period_ms is None else round(period_ms * MS)
+        self.controller = DeadlineController(
+            policy=policy, rungs=len(costs_ms), budget_ns=budget_ns, clock=self.clock, period_ns=period_ns
+        )
         for rung, cost in enumerate(costs_ms):
             self.controller.record("infer", rung, round(cost * MS))
         self.frame = 0
@@ -80,6 +89,17 @@ def test_a_rung_that_does_not_fit_is_not_run_even_before_the_level_falls() -> No
     assert policy.level == 0
     simulation.step()
     assert policy.level == 1
+
+
+def test_a_rung_that_is_slower_than_the_frames_come_loses_frames_however_late_they_are_due() -> None:
+    policy = LadderPolicy()
+    assert set(Simulation(policy, [50, 30], budget_ms=160, period_ms=33.3).steps(100)) == {"run 1"}
+    assert policy.level == 1
+    # nothing is that fast: the cheapest rung, and of frames that come too fast some are lost
+    assert set(Simulation(LadderPolicy(), [100, 50], budget_ms=160, period_ms=33.3).steps(100)) == {"run 1"}
+    assert set(Simulation(LadderPolicy(), [30, 10], budget_ms=160, period_ms=33.3).steps(100)) == {"run 0"}
+    no_deadline = Simulation(LadderPolicy(), [50, 30], budget_ms=None, period_ms=33.3)
+    assert set(no_deadline.steps(10)) == {"run 0"}, "nobody asked for a rhythm"
 
 
 def test_a_frame_that_waited_too_long_takes_the_rung_that_still_fits() -> None:
