@@ -6,6 +6,8 @@ from edge_runtime.reconstruct.compare import VolumeError, WireError, compare, lo
 from edge_runtime.reconstruct.compound import Compounder, CompoundKernel, CompoundMode, compound, warm_up
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid, grid_of_sweep
 from edge_runtime.reconstruct.holes import FillMethod, fill_holes
+from edge_runtime.reconstruct.mesh import Mesh, isosurface, mask_surface
+from edge_runtime.reconstruct.mesh_files import MESH_SUFFIXES, write_mesh
 from edge_runtime.reconstruct.mha import write_mha
 from edge_runtime.reconstruct.nifti import write_nifti
 from edge_runtime.reconstruct.nrrd import VolumeField, read_nrrd, write_nrrd
@@ -17,12 +19,14 @@ from edge_runtime.reconstruct.volume_files import VOLUME_SUFFIXES, write_volume
 
 __all__ = [
     "MAX_VOXELS",
+    "MESH_SUFFIXES",
     "VOLUME_SUFFIXES",
     "CompoundKernel",
     "CompoundMode",
     "Compounder",
     "FillMethod",
     "FrameStack",
+    "Mesh",
     "ReconstructSettings",
     "Reconstruction",
     "RecordedSweep",
@@ -37,7 +41,9 @@ __all__ = [
     "draw_slices",
     "fill_holes",
     "grid_of_sweep",
+    "isosurface",
     "locate_wire",
+    "mask_surface",
     "orthogonal_slices",
     "read_nrrd",
     "reconstruct",
@@ -45,6 +51,7 @@ __all__ = [
     "sweep_of_sequence",
     "warm_up",
     "wire_error",
+    "write_mesh",
     "write_mha",
     "write_nifti",
     "write_nrrd",

@@ -1,8 +1,9 @@
 """Compiled splatting. Imported only when a volume is compounded: it needs numba.
 
 Addresses are fixed-point integers, 2^-40 voxel: `origin + y * down + x * across`, each (3,) int64 in the
-order (x, y, z). Rows are clipped to the volume by integer division, so no bound is tested inside a row, and
-every sum is an integer: the order of frames does not matter and a frame can be taken out exactly.
+order (x, y, z). Rows are clipped to a box of the volume by integer division, so no bound is tested inside a row. A
+row is walked from voxel to voxel, not from pixel to pixel (the stepping of Amanatides and Woo, Eurographics 1987, in
+integers), and every sum is an integer: the order of frames does not matter and a frame can be taken out exactly.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import numpy.typing as npt
 from edge_runtime.compiled import compiled
 
 __all__ = [
-    "FRACTION_BITS",
+    "FAR",
     "POSITION_BITS",
     "SUM_BITS",
+    "WEIGHT_BITS",
+    "area_sums",
+    "count_pixels",
     "linear_key",
     "linear_mean",
     "nearest_key",
@@ -25,188 +29,336 @@ __all__ = [
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 POSITION_BITS = 40
-FRACTION_BITS = 10  # of each axis in the linear kernels; products of three are weights in 2^-30
 SUM_BITS = 40  # nearest mean: count << 40 | sum of grey levels
+WEIGHT_BITS = 30  # linear mean: weights in 2^-30
 ONE = 1 << POSITION_BITS
 HIT = 1 << SUM_BITS
-SHIFT = POSITION_BITS - FRACTION_BITS
-SCALE = 1 << FRACTION_BITS
-SCALE2 = SCALE * SCALE
-SCALE3 = SCALE2 * SCALE
-EIGHTH = SCALE3 // 8
+UNIT = float(1 << WEIGHT_BITS)
+VOXEL = 1.0 / ONE
+EIGHTH = 0.125
+FAR = 1 << 60
 
 
 @compiled
-def clip_run(run: I64, origin: I64, across: I64, down: I64, shape: I64) -> tuple[int, int, int, int, int, int]:
-    """Row y, the part `x0 <= x < x1` of `run` whose addresses lie in `shape` on all axes, and the address of x0."""
+def clip_run(run: I64, address: I64, box: I64) -> tuple[int, int, int, int, int, int]:
+    """Row y, the part `x0 <= x < x1` of `run` whose addresses lie in `box`, and the address of x0.
+
+    `address` (3, 3): origin, across, down; `box` (2, 3): first voxels and the ends beyond the last, as (x, y, z).
+    """
     y, x0, x1 = run[0], run[1], run[2]
     for a in range(3):
-        b, s, top = origin[a] + y * down[a], across[a], (shape[a] << POSITION_BITS) - 1
+        bottom, top = box[0, a] << POSITION_BITS, (box[1, a] << POSITION_BITS) - 1
+        b, s = address[0, a] + y * address[2, a], address[1, a]
         if s == 0:
-            if b < 0 or b > top:
+            if b < bottom or b > top:
                 x1 = x0
         elif s > 0:
-            x0 = max(x0, -(b // s))
+            x0 = max(x0, -((b - bottom) // s))
             x1 = min(x1, (top - b) // s + 1)
         else:
             x0 = max(x0, -((top - b) // -s))
-            x1 = min(x1, b // -s + 1)
+            x1 = min(x1, (b - bottom) // -s + 1)
     x1 = max(x0, x1)
-    px = origin[0] + y * down[0] + x0 * across[0]
-    py = origin[1] + y * down[1] + x0 * across[1]
-    pz = origin[2] + y * down[2] + x0 * across[2]
+    px = address[0, 0] + y * address[2, 0] + x0 * address[1, 0]
+    py = address[0, 1] + y * address[2, 1] + x0 * address[1, 1]
+    pz = address[0, 2] + y * address[2, 2] + x0 * address[1, 2]
     return y, x0, x1, px, py, pz
 
 
 @compiled
-def nearest_mean(image: U8, runs: I64, origin: I64, across: I64, down: I64, shape: I64, acc: I64, sign: int) -> int:
-    """Add (`sign` 1) or take out (-1) a frame: `acc` (Z*Y*X,) int64 holds count << 40 plus the sum; pixels used."""
+def count_pixels(runs: I64, address: I64, box: I64) -> int:
+    """Pixels of a frame inside `box`."""
     used = 0
-    sx, sy, sz = across[0], across[1], across[2]
-    line = shape[0]
-    plane = shape[0] * shape[1]
     for r in range(runs.shape[0]):
-        y, x0, x1, px, py, pz = clip_run(runs[r], origin, across, down, shape)
+        _, x0, x1, _, _, _ = clip_run(runs[r], address, box)
         used += x1 - x0
+    return used
+
+
+@compiled
+def first_crossing(position: int, step: int) -> tuple[int, int]:
+    """Pixels until an address that moves by `step` each enters another voxel, and how far it is then inside."""
+    if step == 0:
+        return FAR, 0
+    distance = ONE - (position & (ONE - 1)) if step > 0 else (position & (ONE - 1)) + 1
+    step = abs(step)
+    n = (distance + step - 1) // step
+    return n, n * step - distance
+
+
+@compiled
+def walk_row(px: int, py: int, pz: int, count: int, steps: I64, ends: I64, voxels: I64) -> int:
+    """Cut `count` pixels into segments of one voxel each; the number of segments.
+
+    `ends[k]` is the pixel after segment k, `voxels[k]` its voxel. `steps` (3, 5), axes ordered from the one crossed
+    most often: axis, step, signed stride in voxels, and quotient and remainder of a voxel by the size of the step.
+    """
+    p = (px, py, pz)
+    na, ra = first_crossing(p[steps[0, 0]], steps[0, 1])
+    nb, rb = first_crossing(p[steps[1, 0]], steps[1, 1])
+    nc, rc = first_crossing(p[steps[2, 0]], steps[2, 1])
+    sa, sb, sc = abs(steps[0, 1]), abs(steps[1, 1]), abs(steps[2, 1])
+    here = 0
+    for k in range(3):
+        here += (p[steps[k, 0]] >> POSITION_BITS) * abs(steps[k, 2])
+    ta, qa, da = steps[0, 2], steps[0, 3], steps[0, 4]
+    last = m = 0
+    while True:
+        stop = min(min(nb, nc), count)
+        while na < stop:
+            ends[m], voxels[m] = na, here
+            m += na > last
+            last = na
+            here += ta
+            ra -= da
+            less = int(ra < 0)
+            na += qa + less
+            ra += sa * less
+        ends[m], voxels[m] = stop, here
+        m += stop > last
+        last = stop
+        if stop == count:
+            return m
+        if nb == stop:
+            here += steps[1, 2]
+            rb -= steps[1, 4]
+            less = int(rb < 0)
+            nb += steps[1, 3] + less
+            rb += sb * less
+        else:
+            here += steps[2, 2]
+            rc -= steps[2, 4]
+            less = int(rc < 0)
+            nc += steps[2, 3] + less
+            rc += sc * less
+
+
+@compiled
+def row_steps(address: I64, shape: I64) -> I64:
+    """The `steps` of `walk_row` for a volume of `shape` (x, y, z)."""
+    order = np.argsort(-np.abs(address[1]))
+    stride = (np.int64(1), shape[0], shape[0] * shape[1])
+    steps = np.empty((3, 5), np.int64)
+    for k in range(3):
+        a = order[k]
+        s = address[1, a]
+        size = abs(s)
+        steps[k, 0], steps[k, 1], steps[k, 2] = a, s, -stride[a] if s < 0 else stride[a]
+        steps[k, 3] = ONE // size if size else FAR
+        steps[k, 4] = ONE - steps[k, 3] * size if size else 0
+    return steps
+
+
+@compiled
+def nearest_mean(image: Image, runs: I64, address: I64, shape: I64, box: I64, acc: I64, sign: int, area: int) -> int:
+    """Add (`sign` 1) or take out (-1) a frame: `acc` (Z*Y*X,) int64 holds count << 40 plus the sum; pixels used.
+
+    `area`: pixels of which each value of `image` is the sum.
+    """
+    used, steps, hit = 0, row_steps(address, shape), np.int64(area) << SUM_BITS
+    ends, voxels = np.empty(image.shape[1] + 1, np.int64), np.empty(image.shape[1] + 1, np.int64)
+    sums = np.zeros(image.shape[1] + 1, np.int64)
+    for r in range(runs.shape[0]):
+        y, x0, x1, px, py, pz = clip_run(runs[r], address, box)
+        count = x1 - x0
+        if count == 0:
+            continue
+        used += count
         total = np.int64(0)
-        voxel = np.int64(0)
-        for x in range(x0, x1):
-            here = (pz >> POSITION_BITS) * plane + (py >> POSITION_BITS) * line + (px >> POSITION_BITS)
-            if here != voxel:
-                acc[np.uint64(voxel)] += sign * total
-                voxel = here
-                total = np.int64(0)
-            total += HIT + np.int64(image[y, x])
-            px += sx
-            py += sy
-            pz += sz
-        acc[np.uint64(voxel)] += sign * total
+        for x in range(count):
+            total += hit + np.int64(image[y, x0 + x])
+            sums[x + 1] = total
+        before = np.int64(0)
+        for k in range(walk_row(px, py, pz, count, steps, ends, voxels)):
+            after = sums[np.uint64(ends[k])]
+            acc[np.uint64(voxels[k])] += sign * (after - before)
+            before = after
     return used
 
 
 @compiled
-def nearest_max(image: U8, runs: I64, origin: I64, across: I64, down: I64, shape: I64, acc: I64) -> int:
+def nearest_max(image: Image, runs: I64, address: I64, shape: I64, box: I64, acc: I64) -> int:
     """Keep the brightest: `acc` (Z*Y*X,) int64 holds grey level << 40 plus the count; pixels used."""
-    used = 0
-    sx, sy, sz = across[0], across[1], across[2]
-    line = shape[0]
-    plane = shape[0] * shape[1]
+    used, steps = 0, row_steps(address, shape)
+    ends, voxels = np.empty(image.shape[1] + 1, np.int64), np.empty(image.shape[1] + 1, np.int64)
     for r in range(runs.shape[0]):
-        y, x0, x1, px, py, pz = clip_run(runs[r], origin, across, down, shape)
-        used += x1 - x0
-        for x in range(x0, x1):
-            here = np.uint64((pz >> POSITION_BITS) * plane + (py >> POSITION_BITS) * line + (px >> POSITION_BITS))
+        y, x0, x1, px, py, pz = clip_run(runs[r], address, box)
+        count = x1 - x0
+        if count == 0:
+            continue
+        used += count
+        x = np.int64(0)
+        for k in range(walk_row(px, py, pz, count, steps, ends, voxels)):
+            here, hits = np.uint64(voxels[k]), ends[k] - x
             old = acc[here]
-            value = max(old >> SUM_BITS, np.int64(image[y, x]))
-            acc[here] = (value << SUM_BITS) + (old & (HIT - 1)) + 1
-            px += sx
-            py += sy
-            pz += sz
+            value = old >> SUM_BITS
+            while x < ends[k]:
+                value = max(value, np.int64(image[y, x0 + x]))
+                x += 1
+            acc[here] = (value << SUM_BITS) + (old & (HIT - 1)) + hits
     return used
 
 
 @compiled
-def nearest_key(image: U8, runs: I64, origin: I64, across: I64, down: I64, shape: I64, acc: I64, sequence: int) -> int:
+def nearest_key(image: Image, runs: I64, address: I64, shape: I64, box: I64, acc: I64, sequence: int) -> int:
     """Keep the latest: `acc` holds sequence << 40 | pixel << 8 | grey level, and the largest wins; pixels used."""
-    used = 0
-    sx, sy, sz = across[0], across[1], across[2]
-    line = shape[0]
-    plane = shape[0] * shape[1]
+    used, steps = 0, row_steps(address, shape)
+    ends, voxels = np.empty(image.shape[1] + 1, np.int64), np.empty(image.shape[1] + 1, np.int64)
     for r in range(runs.shape[0]):
-        y, x0, x1, px, py, pz = clip_run(runs[r], origin, across, down, shape)
-        used += x1 - x0
-        key = (np.int64(sequence) << 40) + ((y * image.shape[1] + x0) << 8)
-        for x in range(x0, x1):
-            here = np.uint64((pz >> POSITION_BITS) * plane + (py >> POSITION_BITS) * line + (px >> POSITION_BITS))
-            acc[here] = max(acc[here], key + np.int64(image[y, x]))
-            key += 256
-            px += sx
-            py += sy
-            pz += sz
+        y, x0, x1, px, py, pz = clip_run(runs[r], address, box)
+        count = x1 - x0
+        if count == 0:
+            continue
+        used += count
+        first = (np.int64(sequence) << 40) + ((y * image.shape[1] + x0 - 1) << 8)
+        for k in range(walk_row(px, py, pz, count, steps, ends, voxels)):
+            here = np.uint64(voxels[k])
+            key = first + (ends[k] << 8) + np.int64(image[y, np.uint64(x0 + ends[k] - 1)])
+            acc[here] = max(acc[here], key)
     return used
 
 
 @compiled
-def flush_cell(acc: I64, base: int, line: int, plane: int, sign: int, m: tuple[np.int64, ...], field: int) -> None:
-    """Add the eight corner sums of one cell, from the moments `m` = (1, x, y, z, xy, xz, yz, xyz)."""
-    n, x, y, z = m[0] * SCALE3, m[1] * SCALE2, m[2] * SCALE2, m[3] * SCALE2
-    xy, xz, yz, xyz = m[4] * SCALE, m[5] * SCALE, m[6] * SCALE, m[7]
-    up, back = base + line, base + plane
-    acc[base, field] += sign * (n - x - y - z + xy + xz + yz - xyz)
-    acc[base + 1, field] += sign * (x - xy - xz + xyz)
-    acc[up, field] += sign * (y - xy - yz + xyz)
-    acc[up + 1, field] += sign * (xy - xyz)
-    acc[back, field] += sign * (z - xz - yz + xyz)
-    acc[back + 1, field] += sign * (xz - xyz)
-    acc[back + line, field] += sign * (yz - xyz)
-    acc[back + line + 1, field] += sign * xyz
+def add_corners(
+    acc: I64,
+    place: tuple[int, int, int, int],
+    sign: int,
+    m: tuple[float, ...],
+    f: tuple[float, ...],
+    d: tuple[float, ...],
+) -> None:
+    """Add the trilinear sums of one segment to its eight corners; `place` is (voxel, line, plane, field).
+
+    `m[j]` is the sum of value times i^j over the pixels i of the segment, whose fractions are `f + i * d`. The moments
+    of the fractions are cut to integers, so that the eight sums add up to `m[0]` exactly.
+    """
+    here, line, plane, field = place
+    s0, s1, s2, s3 = m
+    (fx, fy, fz), (dx, dy, dz) = f, d
+    a0, a1, a2 = fx * fy, fx * dy + fy * dx, dx * dy
+    n = np.int64(s0)
+    x, y, z = np.int64(fx * s0 + dx * s1), np.int64(fy * s0 + dy * s1), np.int64(fz * s0 + dz * s1)
+    xy = np.int64(a0 * s0 + a1 * s1 + a2 * s2)
+    xz = np.int64(fx * fz * s0 + (fx * dz + fz * dx) * s1 + dx * dz * s2)
+    yz = np.int64(fy * fz * s0 + (fy * dz + fz * dy) * s1 + dy * dz * s2)
+    xyz = np.int64(a0 * fz * s0 + (a0 * dz + a1 * fz) * s1 + (a1 * dz + a2 * fz) * s2 + a2 * dz * s3)
+    up, back, far = here + line, here + plane, here + line + plane
+    acc[np.uint64(here), field] += sign * (n - x - y - z + xy + xz + yz - xyz)
+    acc[np.uint64(here + 1), field] += sign * (x - xy - xz + xyz)
+    acc[np.uint64(up), field] += sign * (y - xy - yz + xyz)
+    acc[np.uint64(up + 1), field] += sign * (xy - xyz)
+    acc[np.uint64(back), field] += sign * (z - xz - yz + xyz)
+    acc[np.uint64(back + 1), field] += sign * (xz - xyz)
+    acc[np.uint64(far), field] += sign * (yz - xyz)
+    acc[np.uint64(far + 1), field] += sign * xyz
 
 
 @compiled
-def linear_mean(image: U8, runs: I64, origin: I64, across: I64, down: I64, shape: I64, acc: I64, sign: int) -> int:
+def linear_mean(image: Image, runs: I64, address: I64, shape: I64, box: I64, acc: I64, sign: int, area: int) -> int:
     """Trilinear splat: `acc` (Z*Y*X, 2) int64 holds weight * grey level and weight, in 2^-30; pixels used.
 
-    Successive pixels of one cell are gathered as moments of their fractions and written once.
+    The pixels of a segment are gathered as moments of their index and written once. Taken from the last pixel to the
+    first, sums of sums are the sums of v * C(i, j), of which the moments are made.
     """
-    used = 0
-    sx, sy, sz = across[0], across[1], across[2]
-    line = shape[0]
-    plane = shape[0] * shape[1]
-    cells = shape - 1
+    used, steps = 0, row_steps(address, shape)
+    ends, voxels = np.empty(image.shape[1] + 1, np.int64), np.empty(image.shape[1] + 1, np.int64)
+    line, plane = shape[0], shape[0] * shape[1]
+    sx, sy, sz = address[1, 0], address[1, 1], address[1, 2]
+    d = (sx * VOXEL, sy * VOXEL, sz * VOXEL)
+    one = UNIT * area
     for r in range(runs.shape[0]):
-        y, x0, x1, px, py, pz = clip_run(runs[r], origin, across, down, cells)
-        used += x1 - x0
-        x = x0
-        while x < x1:
-            cx, cy, cz = px >> POSITION_BITS, py >> POSITION_BITS, pz >> POSITION_BITS
-            n = mx = my = mz = mxy = mxz = myz = mxyz = np.int64(0)
-            vn = vx = vy = vz = vxy = vxz = vyz = vxyz = np.int64(0)
-            while x < x1 and px >> POSITION_BITS == cx and py >> POSITION_BITS == cy and pz >> POSITION_BITS == cz:
-                fx = (px >> SHIFT) & (SCALE - 1)
-                fy = (py >> SHIFT) & (SCALE - 1)
-                fz = (pz >> SHIFT) & (SCALE - 1)
-                fxy, fxz, fyz = fx * fy, fx * fz, fy * fz
-                fxyz = fxy * fz
-                v = np.int64(image[y, x])
-                n, mx, my, mz = n + 1, mx + fx, my + fy, mz + fz
-                mxy, mxz, myz, mxyz = mxy + fxy, mxz + fxz, myz + fyz, mxyz + fxyz
-                vn, vx, vy, vz = vn + v, vx + v * fx, vy + v * fy, vz + v * fz
-                vxy, vxz, vyz, vxyz = vxy + v * fxy, vxz + v * fxz, vyz + v * fyz, vxyz + v * fxyz
-                x, px, py, pz = x + 1, px + sx, py + sy, pz + sz
-            base = cz * plane + cy * line + cx
-            flush_cell(acc, base, line, plane, sign, (vn, vx, vy, vz, vxy, vxz, vyz, vxyz), 0)
-            flush_cell(acc, base, line, plane, sign, (n, mx, my, mz, mxy, mxz, myz, mxyz), 1)
+        y, x0, x1, px, py, pz = clip_run(runs[r], address, box)
+        count = x1 - x0
+        if count == 0:
+            continue
+        used += count
+        x = np.int64(0)
+        for k in range(walk_row(px, py, pz, count, steps, ends, voxels)):
+            fx = ((px + x * sx) & (ONE - 1)) * VOXEL
+            fy = ((py + x * sy) & (ONE - 1)) * VOXEL
+            fz = ((pz + x * sz) & (ONE - 1)) * VOXEL
+            v0 = v1 = v2 = v3 = np.int64(0)
+            i = ends[k] - 1
+            while i >= x:
+                v3 += v2
+                v2 += v1
+                v1 += v0
+                v0 += np.int64(image[y, np.uint64(x0 + i)])
+                i -= 1
+            m = (v0 * UNIT, v1 * UNIT, (2 * v2 + v1) * UNIT, (6 * v3 + 6 * v2 + v1) * UNIT)
+            add_corners(acc, (voxels[k], line, plane, 0), sign, m, (fx, fy, fz), d)
+            n = ends[k] - x
+            n1 = n * (n - 1) // 2
+            n2 = n1 * (2 * n - 1) // 3
+            m = (n * one, n1 * one, n2 * one, n1 * n1 * one)
+            add_corners(acc, (voxels[k], line, plane, 1), sign, m, (fx, fy, fz), d)
+            x = ends[k]
     return used
 
 
 @compiled
 def linear_key(
-    image: U8, runs: I64, origin: I64, across: I64, down: I64, shape: I64, acc: I64, sequence: int, by_value: bool
+    image: Image, runs: I64, address: I64, shape: I64, box: I64, acc: I64, sequence: int, by_value: bool
 ) -> int:
     """Largest key among the pixels whose trilinear weight at a voxel is at least 1/8; pixels used.
 
     The key is `nearest_key`'s; with `by_value` the grey level comes first, so the brightest wins.
     """
-    used = 0
-    line = shape[0]
-    plane = shape[0] * shape[1]
-    cells = shape - 1
+    used, steps = 0, row_steps(address, shape)
+    ends, voxels = np.empty(image.shape[1] + 1, np.int64), np.empty(image.shape[1] + 1, np.int64)
+    line, plane = shape[0], shape[0] * shape[1]
+    sx, sy, sz = address[1, 0], address[1, 1], address[1, 2]
+    dx, dy, dz = sx * VOXEL, sy * VOXEL, sz * VOXEL
     for r in range(runs.shape[0]):
-        y, x0, x1, px, py, pz = clip_run(runs[r], origin, across, down, cells)
-        used += x1 - x0
-        for x in range(x0, x1):
-            fx, fy, fz = (px >> SHIFT) & (SCALE - 1), (py >> SHIFT) & (SCALE - 1), (pz >> SHIFT) & (SCALE - 1)
-            base = (pz >> POSITION_BITS) * plane + (py >> POSITION_BITS) * line + (px >> POSITION_BITS)
-            v = np.int64(image[y, x])
-            key = ((v + 1) << 8) + v if by_value else (np.int64(sequence) << 40) + ((y * image.shape[1] + x) << 8) + v
-            for c in range(8):
-                wx = fx if c & 1 else SCALE - fx
-                wy = fy if c & 2 else SCALE - fy
-                wz = fz if c & 4 else SCALE - fz
-                if wx * wy * wz >= EIGHTH:
-                    here = base + (c & 1) + ((c >> 1) & 1) * line + (c >> 2) * plane
-                    acc[here] = max(acc[here], key)
-            px, py, pz = px + across[0], py + across[1], pz + across[2]
+        y, x0, x1, px, py, pz = clip_run(runs[r], address, box)
+        count = x1 - x0
+        if count == 0:
+            continue
+        used += count
+        x = np.int64(0)
+        first = (np.int64(sequence) << 40) + ((y * image.shape[1] + x0) << 8)
+        for k in range(walk_row(px, py, pz, count, steps, ends, voxels)):
+            fx = ((px + x * sx) & (ONE - 1)) * VOXEL
+            fy = ((py + x * sy) & (ONE - 1)) * VOXEL
+            fz = ((pz + x * sz) & (ONE - 1)) * VOXEL
+            b0 = b1 = b2 = b3 = b4 = b5 = b6 = b7 = 0
+            while x < ends[k]:
+                v = int(image[y, np.uint64(x0 + x)])
+                key = int((v + 1) * 256 + v if by_value else first + (x << 8) + v)
+                ex, ey, ez = 1 - fx, 1 - fy, 1 - fz
+                w0, w1, w2, w3 = ex * ey, fx * ey, ex * fy, fx * fy
+                b0 = max(b0, key if w0 * ez >= EIGHTH else 0)
+                b1 = max(b1, key if w1 * ez >= EIGHTH else 0)
+                b2 = max(b2, key if w2 * ez >= EIGHTH else 0)
+                b3 = max(b3, key if w3 * ez >= EIGHTH else 0)
+                b4 = max(b4, key if w0 * fz >= EIGHTH else 0)
+                b5 = max(b5, key if w1 * fz >= EIGHTH else 0)
+                b6 = max(b6, key if w2 * fz >= EIGHTH else 0)
+                b7 = max(b7, key if w3 * fz >= EIGHTH else 0)
+                fx, fy, fz = fx + dx, fy + dy, fz + dz
+                x += 1
+            here = np.uint64(voxels[k])
+            up, back = np.uint64(voxels[k] + line), np.uint64(voxels[k] + plane)
+            far = np.uint64(voxels[k] + line + plane)
+            one = np.uint64(1)
+            acc[here], acc[here + one] = max(acc[here], b0), max(acc[here + one], b1)
+            acc[up], acc[up + one] = max(acc[up], b2), max(acc[up + one], b3)
+            acc[back], acc[back + one] = max(acc[back], b4), max(acc[back + one], b5)
+            acc[far], acc[far + one] = max(acc[far], b6), max(acc[far + one], b7)
     return used
+
+
+@compiled
+def area_sums(image: U8, side: int) -> npt.NDArray[np.uint16]:
+    """(H // side, W // side) uint16 sums of the squares of `side` pixels."""
+    out = np.zeros((image.shape[0] // side, image.shape[1] // side), np.uint16)
+    for y in range(out.shape[0]):
+        for j in range(side):
+            row = image[y * side + j]
+            for i in range(side):
+                for x in range(out.shape[1]):
+                    out[y, x] += row[x * side + i]
+    return out

@@ -9,28 +9,24 @@ frames, has no running rounding, and `remove` undoes `insert` to the bit.
 from __future__ import annotations
 
 import threading
-from types import ModuleType
-from typing import Literal, get_args
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import ConfigError, ReconstructionError
 from edge_runtime.frame import FrameGeometry
-from edge_runtime.geometry import PoseOrigin, invert_rigid, is_rigid
-from edge_runtime.optional import require
+from edge_runtime.geometry import PoseOrigin
+from edge_runtime.reconstruct._sums import CompoundKernel, CompoundMode, Placed, Sums
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid, grid_of_sweep
-from edge_runtime.reconstruct.scan import image_from_pixel, scan_runs
-from edge_runtime.reconstruct.sweep import RIGID_TOLERANCE, Sweep
+from edge_runtime.reconstruct.sweep import Sweep
 from edge_runtime.reconstruct.volume import Volume
 
 __all__ = ["CompoundKernel", "CompoundMode", "Compounder", "compound", "warm_up"]
 
-CompoundMode = Literal["mean", "max", "latest"]
-CompoundKernel = Literal["nearest", "linear"]
-
-MIN_WEIGHT = 1 / 8  # a voxel with less summed trilinear weight is not seen
-FAR_VOXELS = 1 << 20  # fixed-point addresses hold 2^22 voxels; beyond this a frame is outside anyway
+MAX_THREADS = 64
 
 
 class Compounder:
@@ -38,8 +34,10 @@ class Compounder:
 
     `mode`: `mean` of the pixels of a voxel, rounded half up; `max`; or `latest` (the largest `sequence` wins, then
     the last pixel in raster order). With kernel `linear`, `max` and `latest` take the pixels whose weight at the
-    voxel is at least 1/8. Raises `ConfigError` for an unknown mode or kernel, `ReconstructionError` when the grid
-    exceeds `max_voxels`, and `MissingDependencyError` without numba.
+    voxel is at least 1/8. `average` above 1: squares of so many pixels are averaged first, which is faster and less
+    exact, for a mean. `threads`: 1 to 64, for each frame; the volume is the same to the bit. Raises `ConfigError` for
+    an unknown mode or kernel, `ReconstructionError` when the grid exceeds `max_voxels`, and `MissingDependencyError`
+    without numba. A context manager, which ends its threads.
     """
 
     def __init__(
@@ -50,25 +48,35 @@ class Compounder:
         kernel: CompoundKernel = "nearest",
         pose_origin: PoseOrigin = "tracker",
         max_voxels: int = MAX_VOXELS,
+        threads: int = 1,
+        average: int = 1,
     ) -> None:
-        if mode not in get_args(CompoundMode) or kernel not in get_args(CompoundKernel):
-            raise ConfigError(
-                f"mode {mode!r} with kernel {kernel!r}: modes are {', '.join(get_args(CompoundMode))}; "
-                f"kernels are {', '.join(get_args(CompoundKernel))}"
-            )
+        self._sums = Sums(mode, kernel, average)
+        if not 1 <= threads <= MAX_THREADS:
+            raise ConfigError(f"threads {threads}: 1 to {MAX_THREADS} is allowed")
         if grid.voxels > max_voxels:
             raise ReconstructionError(
                 f"the grid has {grid.voxels} voxels {grid.shape}, the cap is {max_voxels}; take a coarser spacing or "
                 "raise max_voxels"
             )
         self.grid, self.mode, self.kernel, self.pose_origin = grid, mode, kernel, pose_origin
-        self._kernels = _load_kernels()
-        moments = (2,) if (mode, kernel) == ("mean", "linear") else ()
-        self._acc = np.zeros((grid.voxels, *moments), np.int64)
+        self._acc = np.zeros((grid.voxels, *self._sums.moments), np.int64)
         self._sides = np.array(grid.shape[::-1], np.int64)
+        self._box = np.stack([np.zeros(3, np.int64), self._sides - self._sums.overlap])
         self._frames = 0
         self._sequence = 0
         self._lock = threading.Lock()
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads - 1, "compounding") if threads > 1 else None
+
+    def __enter__(self) -> Compounder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
 
     @property
     def frames(self) -> int:
@@ -89,14 +97,14 @@ class Compounder:
         `sequence` (1 to 2^23 - 1) orders frames for mode `latest`; without it the order of the calls counts. Raises
         `ConfigError` for a bad image or pose and `GeometryError` when the millimetres are not trusted.
         """
-        address = self._address(image, T_world_image, geometry)
+        placed = self._sums.place(image, T_world_image, geometry, self.grid.T_world_volume, self.grid.spacing_mm)
         with self._lock:
             order = self._sequence + 1 if sequence is None else sequence
             if not 1 <= order < 1 << 23:
                 raise ConfigError(f"sequence {order}: 1 to {(1 << 23) - 1} is allowed")
             self._sequence = max(self._sequence, order)
             self._frames += 1
-            return 0 if address is None else self._splat(image, address, 1, order)
+            return 0 if placed is None else self._splat(placed, 1, order)
 
     def remove(
         self, image: npt.NDArray[np.uint8], T_world_image: npt.NDArray[np.float64], geometry: FrameGeometry
@@ -107,12 +115,12 @@ class Compounder:
         """
         if self.mode != "mean":
             raise ReconstructionError(f"mode {self.mode!r} cannot be undone; rebuild the volume, or use mode 'mean'")
-        address = self._address(image, T_world_image, geometry)
+        placed = self._sums.place(image, T_world_image, geometry, self.grid.T_world_volume, self.grid.spacing_mm)
         with self._lock:
             if self._frames == 0:
                 raise ReconstructionError("no frame is in the volume; only what was inserted can be removed")
             self._frames -= 1
-            return 0 if address is None else self._splat(image, address, -1, 0)
+            return 0 if placed is None else self._splat(placed, -1, 0)
 
     def clear(self) -> None:
         """Forget all frames."""
@@ -127,7 +135,7 @@ class Compounder:
         Raises `ReconstructionError` when a frame was removed that had not been inserted.
         """
         with self._lock:
-            data, weight = self._levels()
+            data, weight = self._sums.levels(self._acc)
         return Volume(
             data=data.reshape(self.grid.shape),
             weight=weight.reshape(self.grid.shape),
@@ -136,62 +144,11 @@ class Compounder:
             pose_origin=self.pose_origin,
         )
 
-    def _address(
-        self, image: npt.NDArray[np.uint8], T_world_image: npt.NDArray[np.float64], geometry: FrameGeometry
-    ) -> tuple[npt.NDArray[np.int64], ...] | None:
-        """Runs and the fixed-point origin, step across and step down of an image; None when far outside."""
-        if image.ndim != 2 or image.dtype != np.uint8 or 0 in image.shape:
-            raise ConfigError(f"the image has shape {image.shape} and dtype {image.dtype}; (H, W) uint8 is needed")
-        if not is_rigid(T_world_image, RIGID_TOLERANCE):
-            raise ConfigError(
-                "T_world_image is not a rigid 4x4 matrix in mm; the pixel scale belongs into FrameGeometry"
-            )
-        T = invert_rigid(self.grid.T_world_volume) @ T_world_image
-        step = np.array(self.grid.spacing_mm[::-1])
-        axes = (T[:3, :2] @ image_from_pixel(geometry)) / step[:, None]
-        half = 0.5 if self.kernel == "nearest" else 0.5 / self._kernels.SCALE
-        origin = T[:3, 3] / step + half
-        reach = np.abs(origin) + np.abs(axes) @ (image.shape[1], image.shape[0])
-        if reach.max() > FAR_VOXELS:
-            return None
-        fixed = np.rint(np.column_stack([origin, axes]) * float(self._kernels.ONE)).astype(np.int64)
-        return scan_runs(geometry.scan_area, (image.shape[0], image.shape[1])), fixed[:, 0], fixed[:, 1], fixed[:, 2]
-
-    def _splat(
-        self, image: npt.NDArray[np.uint8], address: tuple[npt.NDArray[np.int64], ...], sign: int, order: int
-    ) -> int:
-        runs, *steps = (np.ascontiguousarray(a) for a in address)
-        k, common = self._kernels, (np.ascontiguousarray(image), runs, *steps, self._sides, self._acc)
-        if self.mode == "mean":
-            return int((k.nearest_mean if self.kernel == "nearest" else k.linear_mean)(*common, sign))
-        if self.kernel == "linear":
-            return int(k.linear_key(*common, order, self.mode == "max"))
-        return int(k.nearest_max(*common) if self.mode == "max" else k.nearest_key(*common, order))
-
-    def _levels(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-        """Grey levels and weights, flat, from the sums."""
-        acc, bits = self._acc, self._kernels.SUM_BITS
-        if self.mode == "mean" and self.kernel == "nearest":
-            touched = np.flatnonzero(acc)
-            total, weight = acc[touched] & ((1 << bits) - 1), acc[touched] >> bits
-            unit, low = 1.0, 1
-        elif self.mode == "mean":
-            touched = np.flatnonzero(acc[:, 1])
-            total, weight = acc[touched, 0], acc[touched, 1]
-            unit = float(self._kernels.SCALE3)
-            low = int(MIN_WEIGHT * unit)
-        elif (self.mode, self.kernel) == ("max", "nearest"):
-            return (acc >> bits).astype(np.uint8), (acc & ((1 << bits) - 1)).astype(np.float32)
-        else:
-            return (acc & 255).astype(np.uint8), (acc > 0).astype(np.float32)
-        if (weight < 0).any() or (total > 255 * weight).any():
-            raise ReconstructionError("a frame was removed that is not in the volume; clear() and insert anew")
-        seen = weight >= low
-        where, total, weight = touched[seen], total[seen], weight[seen]
-        data, share = np.zeros(len(acc), np.uint8), np.zeros(len(acc), np.float32)
-        data[where] = (total + (weight >> 1)) // weight
-        share[where] = weight / unit
-        return data, share
+    def _splat(self, placed: Placed, sign: int, order: int) -> int:
+        common = (placed, self._sides, self._box, self._acc, sign, order)
+        if self._pool is None:
+            return self._sums.splat(*common)
+        return self._sums.splat_in_slabs(*common, self._pool, self._threads)
 
 
 def compound(
@@ -202,21 +159,28 @@ def compound(
     *,
     grid: VolumeGrid | None = None,
     max_voxels: int = MAX_VOXELS,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Volume:
     """The volume of a whole sweep, on `grid`, or on the smallest one with `spacing_mm` (one number or (z, y, x)).
 
-    Raises `ReconstructionError` when no pixel falls inside or the volume would exceed `max_voxels`,
-    `GeometryError` when millimetres are not trusted, `MissingDependencyError` without numba.
+    `threads`: see `Compounder`. `progress(done, all)` is called after each frame. Raises `ReconstructionError` when no
+    pixel falls inside or the volume would exceed `max_voxels`, `GeometryError` when millimetres are not trusted,
+    `MissingDependencyError` without numba.
     """
     if (grid is None) == (spacing_mm is None):
         raise ConfigError("give either spacing_mm or grid to compound()")
     if grid is None:
         assert spacing_mm is not None
         grid = grid_of_sweep(sweep, spacing_mm, max_voxels=max_voxels)
-    target = Compounder(grid, mode=mode, kernel=kernel, pose_origin=sweep.pose_origin, max_voxels=max_voxels)
     used = 0
-    for k in range(len(sweep)):
-        used += target.insert(sweep.image(k), sweep.T_world_image[k], sweep.geometry_of(k))
+    with Compounder(
+        grid, mode=mode, kernel=kernel, pose_origin=sweep.pose_origin, max_voxels=max_voxels, threads=threads
+    ) as target:
+        for k in range(len(sweep)):
+            used += target.insert(sweep.image(k), sweep.T_world_image[k], sweep.geometry_of(k))
+            if progress is not None:
+                progress(k + 1, len(sweep))
     if used == 0:
         raise ReconstructionError(
             f"none of the {len(sweep)} frames meets the grid {grid.shape} at {grid.spacing_mm} mm; "
@@ -230,10 +194,3 @@ def warm_up(mode: CompoundMode = "mean", kernel: CompoundKernel = "nearest") -> 
     grid = VolumeGrid(shape=(2, 2, 2), spacing_mm=(1.0, 1.0, 1.0), T_world_volume=np.eye(4))
     geometry = FrameGeometry(row_mm=1.0, column_mm=1.0, origin="user", trusted=True)
     Compounder(grid, mode=mode, kernel=kernel).insert(np.zeros((1, 1), np.uint8), np.eye(4), geometry)
-
-
-def _load_kernels() -> ModuleType:
-    require("numba", "to compound a volume")
-    from edge_runtime.reconstruct import _kernels
-
-    return _kernels

@@ -76,12 +76,14 @@ def grid_of_sweep(
     spacing_mm: float | tuple[float, float, float],
     *,
     R_world_volume: npt.NDArray[np.float64] | None = None,
+    origin_mm: tuple[float, float, float] | None = None,
     max_voxels: int = MAX_VOXELS,
 ) -> VolumeGrid:
     """The smallest lattice that holds every pixel of the scan areas of `sweep`, with a margin of a quarter voxel.
 
     `spacing_mm` is one number or (z, y, x); `R_world_volume` (3, 3) turns the axes of the volume (default: the
-    world's). Raises `ReconstructionError`, with the spacing that would fit, when there would be more than
+    world's); `origin_mm` (x, y, z) in the world is then exactly the centre of voxel (0, 0, 0), and what lies before it
+    is cut off. Raises `ReconstructionError`, with the spacing that would fit, when there would be more than
     `max_voxels`, and `GeometryError` when the millimetres of a frame are not trusted.
     """
     sz, sy, sx = (spacing_mm,) * 3 if isinstance(spacing_mm, int | float) else spacing_mm
@@ -92,11 +94,15 @@ def grid_of_sweep(
     VolumeGrid(shape=(1, 1, 1), spacing_mm=spacing, T_world_volume=T)
     low, high = _extent(sweep, T[:3, :3])
     step = np.array(spacing[::-1])
+    if origin_mm is not None:
+        low = T[:3, :3].T @ np.array(origin_mm, np.float64) + MARGIN * step
+        if not (high > low).all():
+            raise ReconstructionError(f"no pixel of the sweep lies beyond origin_mm {origin_mm} on every axis")
     sides = np.floor((high - low) / step + MARGIN) + 2
     total = math.prod(float(n) for n in sides)
     if total > max_voxels or sides.max() > MAX_SIDE:
         raise ReconstructionError(_too_large(sides, spacing, max_voxels, high - low))
-    T[:3, 3] = T[:3, :3] @ (low - MARGIN * step)
+    T[:3, 3] = T[:3, :3] @ (low - MARGIN * step) if origin_mm is None else origin_mm
     shape = (int(sides[2]), int(sides[1]), int(sides[0]))
     return VolumeGrid(shape=shape, spacing_mm=spacing, T_world_volume=T)
 
@@ -133,5 +139,5 @@ def _too_large(
     return (
         f"the sweep spans {' x '.join(f'{e:.0f}' for e in extent[::-1])} mm (z, y, x): {size} voxels at spacing "
         f"{spacing} mm, the cap is {max_voxels} voxels. A spacing of ({fit}) mm fits; or leave out frames whose pose "
-        "is wrong, or raise max_voxels"
+        "is wrong, or raise the cap (max_voxels, max_mib)"
     )

@@ -33,12 +33,18 @@ def mask_to_runs(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 
 
 @lru_cache(maxsize=16)
-def scan_runs(scan_area: ScanArea | None, shape: tuple[int, int]) -> npt.NDArray[np.int64]:
+def scan_runs(scan_area: ScanArea | None, shape: tuple[int, int], side: int = 1) -> npt.NDArray[np.int64]:
     """Runs of the scan area in an image of `shape` (H, W); the whole image when `scan_area` is None.
 
-    The result is cached and read-only. Raises `GeometryError` when no pixel lies inside.
+    With `side` above 1 the runs of squares of `side` pixels, all inside. The result is cached and read-only. Raises
+    `GeometryError` when no pixel lies inside.
     """
-    if scan_area is None:
+    if side > 1:
+        mask = np.ones(shape, np.bool_) if scan_area is None else scan_area.mask(shape)
+        rows, columns = shape[0] // side, shape[1] // side
+        squares = mask[: rows * side, : columns * side].reshape(rows, side, columns, side)
+        runs = mask_to_runs(np.asarray(squares.all(axis=(1, 3))))
+    elif scan_area is None:
         y = np.arange(shape[0], dtype=np.int64)
         runs = np.stack([y, np.zeros_like(y), np.full_like(y, shape[1])], axis=1)
     else:

@@ -98,13 +98,13 @@ def test_linear_latest_prefers_the_later_frame():
 def test_grid_cuts_frames_like_the_brute_force(noise_sweep):
     """A grid smaller than the sweep, turned against it: clipping is exact on every side.
 
-    Linear positions are rounded to 2^-10 voxel, so that a pixel at the very border counts the same in both.
+    Linear positions are rounded to 2^-40 voxel, so that a pixel at the very border counts the same in both.
     """
     T = np.eye(4)
     T[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
     T[:3, 3] = (9, 2, 1)
     grid = VolumeGrid(shape=(5, 7, 9), spacing_mm=(0.9, 0.7, 0.8), T_world_volume=T)
-    for kernel, brute in (("nearest", brute_nearest), ("linear", partial(brute_linear, quantum=2**-10))):
+    for kernel, brute in (("nearest", brute_nearest), ("linear", partial(brute_linear, quantum=2**-40))):
         volume = compound(noise_sweep, mode="mean", kernel=kernel, grid=grid)
         truth, weight = brute(noise_sweep, grid, "mean")
         seen = volume.weight > 0

@@ -1,0 +1,171 @@
+"""What a fixed and a growing volume share: where a frame lies, its splatting into integer sums, and grey levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import pairwise
+from types import ModuleType
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.errors import ConfigError, ReconstructionError
+from edge_runtime.frame import FrameGeometry
+from edge_runtime.geometry import invert_rigid, is_rigid
+from edge_runtime.optional import require
+from edge_runtime.reconstruct.scan import image_from_pixel, scan_runs
+from edge_runtime.reconstruct.sweep import RIGID_TOLERANCE
+
+__all__ = ["CompoundKernel", "CompoundMode", "Placed", "Sums", "load_kernels"]
+
+CompoundMode = Literal["mean", "max", "latest"]
+CompoundKernel = Literal["nearest", "linear"]
+
+I64 = npt.NDArray[np.int64]
+
+MIN_WEIGHT = 1 / 8  # a voxel with less summed trilinear weight is not seen
+FAR_VOXELS = 1 << 20  # fixed-point addresses hold 2^22 voxels; beyond this a frame is outside anyway
+MAX_AREA = 8
+
+
+def load_kernels() -> ModuleType:
+    """The compiled kernels; `MissingDependencyError` without numba."""
+    require("numba", "to compound a volume")
+    from edge_runtime.reconstruct import _kernels
+
+    return _kernels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """An image on a lattice: its pixels, the runs to use, and `address` (3, 3), see `_kernels`."""
+
+    image: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+    runs: I64
+    address: I64
+
+    def moved(self, voxels: Sequence[int]) -> Placed:
+        """The same image as seen from the voxel at (x, y, z) `voxels`."""
+        address = self.address.copy()
+        address[0] -= np.array(voxels, np.int64) << 40
+        return Placed(self.image, self.runs, address)
+
+    def bounds(self) -> tuple[I64, I64]:
+        """Lowest and highest voxel (x, y, z) of the ends of its runs."""
+        ends = np.concatenate([self.runs[:, [1, 0]], np.stack([self.runs[:, 2] - 1, self.runs[:, 0]], axis=1)])
+        at = (self.address[0] + ends @ self.address[1:]) >> 40
+        return at.min(axis=0), at.max(axis=0)
+
+
+class Sums:
+    """How pixels become integer sums, and sums grey levels, for one mode, kernel and side of area averages."""
+
+    def __init__(self, mode: CompoundMode, kernel: CompoundKernel, area: int = 1) -> None:
+        if mode not in get_args(CompoundMode) or kernel not in get_args(CompoundKernel):
+            raise ConfigError(
+                f"mode {mode!r} with kernel {kernel!r}: modes are {', '.join(get_args(CompoundMode))}; "
+                f"kernels are {', '.join(get_args(CompoundKernel))}"
+            )
+        if not 1 <= area <= MAX_AREA or (area > 1 and mode != "mean"):
+            raise ConfigError(f"average {area} with mode {mode!r}: 1 to {MAX_AREA} pixels, and more than 1 for a mean")
+        self.mode, self.kernel, self.area = mode, kernel, area
+        self.kernels = load_kernels()
+        self.moments = (2,) if (mode, kernel) == ("mean", "linear") else ()
+        self.overlap = int(kernel == "linear")  # planes that a cell reaches beyond its own voxel
+
+    def place(
+        self,
+        image: npt.NDArray[np.uint8],
+        T_world_image: npt.NDArray[np.float64],
+        geometry: FrameGeometry,
+        T_world_volume: npt.NDArray[np.float64],
+        spacing_mm: tuple[float, float, float],
+    ) -> Placed | None:
+        """Where `image` lies; None when it is far from the lattice."""
+        if image.ndim != 2 or image.dtype != np.uint8 or 0 in image.shape:
+            raise ConfigError(f"the image has shape {image.shape} and dtype {image.dtype}; (H, W) uint8 is needed")
+        if not is_rigid(T_world_image, RIGID_TOLERANCE):
+            raise ConfigError(
+                "T_world_image is not a rigid 4x4 matrix in mm; the pixel scale belongs into FrameGeometry"
+            )
+        T = invert_rigid(T_world_volume) @ T_world_image
+        step = np.array(spacing_mm[::-1])
+        axes = (T[:3, :2] @ image_from_pixel(geometry)) / step[:, None]
+        origin = T[:3, 3] / step + (0.5 if self.kernel == "nearest" else 0.0)
+        reach = np.abs(origin) + np.abs(axes) @ (image.shape[1], image.shape[0])
+        if reach.max() > FAR_VOXELS:
+            return None
+        runs = scan_runs(geometry.scan_area, (image.shape[0], image.shape[1]), self.area)
+        if self.area == 1:
+            pixels = np.ascontiguousarray(image)
+        else:
+            origin = origin + axes.sum(axis=1) * (self.area - 1) / 2
+            axes = axes * self.area
+            pixels = self.kernels.area_sums(np.ascontiguousarray(image), self.area)
+        fixed = np.rint(np.stack([origin, axes[:, 0], axes[:, 1]]) * float(self.kernels.ONE)).astype(np.int64)
+        return Placed(pixels, runs, fixed)
+
+    def splat(self, placed: Placed, shape: I64, box: I64, acc: I64, sign: int, order: int) -> int:
+        """Put the pixels inside `box` (2, 3) into `acc` of a lattice of `shape` (x, y, z); how many they were."""
+        k, common = self.kernels, (placed.image, placed.runs, placed.address, shape, box, acc)
+        if self.mode == "mean":
+            kernel = k.nearest_mean if self.kernel == "nearest" else k.linear_mean
+            return int(kernel(*common, sign, self.area**2))
+        if self.kernel == "linear":
+            return int(k.linear_key(*common, order, self.mode == "max"))
+        return int(k.nearest_max(*common) if self.mode == "max" else k.nearest_key(*common, order))
+
+    def splat_in_slabs(
+        self, placed: Placed, shape: I64, box: I64, acc: I64, sign: int, order: int, pool: Executor, slabs: int
+    ) -> int:
+        """As `splat`, in `slabs` slabs that no two threads write at once: the same integers, so the same bits.
+
+        The slabs lie along the axis that the columns of the image follow most. A cell of the linear kernel also
+        writes the plane after its own, so the last layer of cells of each slab waits until all slabs are done.
+        """
+        axis = int(np.argmax(np.abs(placed.address[2])))
+        low, high = (int(bound[axis]) for bound in placed.bounds())
+        low, high = max(low, int(box[0, axis])), min(high + 1, int(box[1, axis]))
+        cuts = [low + (high - low) * k // slabs for k in range(slabs + 1)]
+        boxes: list[I64] = []
+        layers: list[I64] = []
+        for start, end in pairwise(cuts):
+            last = end - self.overlap if end < high else end
+            for edges, found in (((start, last), boxes), ((last, end), layers)):
+                if edges[0] < edges[1]:
+                    part = box.copy()
+                    part[:, axis] = edges
+                    found.append(part)
+        jobs = [pool.submit(self.splat, placed, shape, part, acc, sign, order) for part in boxes[1:]]
+        used = [self.splat(placed, shape, part, acc, sign, order) for part in boxes[:1]]
+        used += [job.result() for job in jobs]
+        return sum(used + [self.splat(placed, shape, part, acc, sign, order) for part in layers])
+
+    def levels(self, acc: I64) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """Grey levels and weights, flat, from the sums; `ReconstructionError` when they cannot be of whole frames."""
+        bits = self.kernels.SUM_BITS
+        if self.mode == "mean" and self.kernel == "nearest":
+            touched = np.flatnonzero(acc)
+            total, weight = acc[touched] & ((1 << bits) - 1), acc[touched] >> bits
+            unit, low = 1, 1
+        elif self.mode == "mean":
+            touched = np.flatnonzero(acc[:, 1])
+            total, weight = acc[touched, 0], acc[touched, 1]
+            unit = 1 << self.kernels.WEIGHT_BITS
+            low = int(MIN_WEIGHT * unit)
+        elif (self.mode, self.kernel) == ("max", "nearest"):
+            return (acc >> bits).astype(np.uint8), (acc & ((1 << bits) - 1)).astype(np.float32)
+        else:
+            return (acc & 255).astype(np.uint8), (acc > 0).astype(np.float32)
+        rounding = unit if self.kernel == "linear" else 0  # values and weights are rounded apart
+        if (weight < 0).any() or (total > 255 * weight + rounding).any():
+            raise ReconstructionError("a frame was removed that is not in the volume; clear() and insert anew")
+        seen = weight >= low
+        where, total, weight = touched[seen], total[seen], weight[seen]
+        data, share = np.zeros(len(acc), np.uint8), np.zeros(len(acc), np.float32)
+        data[where] = np.minimum((total + (weight >> 1)) // weight, 255)
+        share[where] = weight / unit
+        return data, share
