@@ -90,9 +90,9 @@ class LadderPolicy:
     """Steps down a ladder of ever cheaper rungs when the deadline is in danger, and up again when it is not.
 
     For each frame the highest rung, from the present level down, whose predicted p95 fits the slack and the time
-    between frames is run. When none fits, the cheapest is still run if its median fits the slack (the alternatives are misses for certain); else the last
-    result is reused, marked stale, or the frame dropped. After `probe_after` such frames in a row the cheapest rung
-    is run anyway, so that one bad measurement cannot shut the branch for good.
+    between frames is run. When none fits, the cheapest is still run if its median fits the slack (the alternatives are
+    misses for certain); else the last result is reused, marked stale, or the frame dropped. After `probe_after` such
+    frames in a row the cheapest rung is run anyway, so that one bad measurement cannot shut the branch for good.
 
     Hysteresis: `down_after` misses in a row (real, predicted, or frames lost to overload) lower the level by one;
     `up_after` clean frames in a row allow a trial one rung higher (ten times as many when the prediction speaks
