@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from edge_runtime.compiled import compiled
 
-__all__ = ["inverse_distance", "nearest", "smooth_middle", "smooth_rows", "stick"]
+__all__ = ["inverse_distance", "nearest", "smooth", "stick"]
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -51,6 +51,16 @@ def smooth_middle(array: F32, taps: F32, out: F32) -> None:
                     after = array[n, m + k]
                     for x in range(width):
                         here[x] += t * after[x]
+
+
+def smooth(array: F32, taps: list[F32]) -> F32:
+    """Separable symmetric convolution of `array` (Z, Y, X) by `taps` of (z, y, x), from the centre on; zeros beyond."""
+    z, y, x = array.shape
+    first, second = np.empty_like(array), np.empty_like(array)
+    smooth_rows(array.reshape(z * y, x), taps[2], first.reshape(z * y, x))
+    smooth_middle(first, taps[1], second)
+    smooth_middle(second.reshape(1, z, y * x), taps[0], first.reshape(1, z, y * x))
+    return first
 
 
 @compiled

@@ -26,7 +26,6 @@ STICKS = (
 )
 
 U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, slice, slice]
@@ -164,21 +163,11 @@ def _gaussian(
         np.exp(-0.5 * (np.arange(r + 1) * 3 * s / limit) ** 2).astype(np.float32)
         for r, s in zip(reach, spacing, strict=True)
     ]
-    signal, certainty = _smooth(kernels, signal, taps), _smooth(kernels, certainty, taps)
+    signal, certainty = kernels.smooth(signal, taps), kernels.smooth(certainty, taps)
     found = holes & (certainty > 0)
     level = np.zeros_like(data)
     level[found] = np.rint(signal[found] / certainty[found]).astype(np.uint8)
     return level, found
-
-
-def _smooth(kernels: ModuleType, array: F32, taps: list[F32]) -> F32:
-    """Separable symmetric convolution of `array` (Z, Y, X) by `taps` of (z, y, x), zeros beyond the ends."""
-    z, y, x = array.shape
-    other = np.empty_like(array)
-    kernels.smooth_rows(array.reshape(z * y, x), taps[2], other.reshape(z * y, x))
-    kernels.smooth_middle(other, taps[1], array)
-    kernels.smooth_middle(array.reshape(1, z, y * x), taps[0], other.reshape(1, z, y * x))
-    return other
 
 
 def _offsets(reach: Reach, spacing: F64, limit: float) -> tuple[npt.NDArray[np.int64], F64]:
