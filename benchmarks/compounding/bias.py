@@ -51,7 +51,7 @@ def kept_mean(target: Compounder) -> F64:
         total, weight = acc & ((1 << _kernels.SUM_BITS) - 1), acc >> _kernels.SUM_BITS
     else:
         total, weight = acc[:, 0], acc[:, 1]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         mean: F64 = total / weight.astype(np.float64)
     return mean.reshape(target.grid.shape)
 
