@@ -6,6 +6,8 @@ from edge_runtime.reconstruct.compare import VolumeError, WireError, compare, lo
 from edge_runtime.reconstruct.compound import Compounder, CompoundKernel, CompoundMode, compound, warm_up
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid, grid_of_sweep
 from edge_runtime.reconstruct.holes import FillMethod, fill_holes
+from edge_runtime.reconstruct.live import LiveCompounder, LiveState
+from edge_runtime.reconstruct.measure import Quantity, VolumeMeasure, measure_volume
 from edge_runtime.reconstruct.mesh import Mesh, isosurface, mask_surface
 from edge_runtime.reconstruct.mesh_files import MESH_SUFFIXES, write_mesh
 from edge_runtime.reconstruct.mha import write_mha
@@ -26,7 +28,10 @@ __all__ = [
     "Compounder",
     "FillMethod",
     "FrameStack",
+    "LiveCompounder",
+    "LiveState",
     "Mesh",
+    "Quantity",
     "ReconstructSettings",
     "Reconstruction",
     "RecordedSweep",
@@ -35,6 +40,7 @@ __all__ = [
     "VolumeError",
     "VolumeField",
     "VolumeGrid",
+    "VolumeMeasure",
     "WireError",
     "compare",
     "compound",
@@ -44,6 +50,7 @@ __all__ = [
     "isosurface",
     "locate_wire",
     "mask_surface",
+    "measure_volume",
     "orthogonal_slices",
     "read_nrrd",
     "reconstruct",
