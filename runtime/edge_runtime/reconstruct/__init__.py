@@ -14,6 +14,7 @@ from edge_runtime.reconstruct.mha import write_mha
 from edge_runtime.reconstruct.nifti import write_nifti
 from edge_runtime.reconstruct.nrrd import VolumeField, read_nrrd, write_nrrd
 from edge_runtime.reconstruct.one_call import Reconstruction, ReconstructSettings, reconstruct
+from edge_runtime.reconstruct.pictures import TurnAxis, draw_turntable, turntable, write_turntable
 from edge_runtime.reconstruct.slices import draw_slices, orthogonal_slices
 from edge_runtime.reconstruct.sweep import FrameStack, RecordedSweep, Sweep, sweep_of_poses, sweep_of_sequence
 from edge_runtime.reconstruct.volume import Volume
@@ -36,6 +37,7 @@ __all__ = [
     "Reconstruction",
     "RecordedSweep",
     "Sweep",
+    "TurnAxis",
     "Volume",
     "VolumeError",
     "VolumeField",
@@ -45,6 +47,7 @@ __all__ = [
     "compare",
     "compound",
     "draw_slices",
+    "draw_turntable",
     "fill_holes",
     "grid_of_sweep",
     "isosurface",
@@ -56,11 +59,13 @@ __all__ = [
     "reconstruct",
     "sweep_of_poses",
     "sweep_of_sequence",
+    "turntable",
     "warm_up",
     "wire_error",
     "write_mesh",
     "write_mha",
     "write_nifti",
     "write_nrrd",
+    "write_turntable",
     "write_volume",
 ]

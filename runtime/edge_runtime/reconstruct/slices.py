@@ -12,7 +12,7 @@ from edge_runtime.optional import require
 from edge_runtime.reconstruct.compare import check_same_lattice, compare
 from edge_runtime.reconstruct.volume import Volume
 
-__all__ = ["draw_slices", "orthogonal_slices"]
+__all__ = ["BACKGROUND", "FAINT", "TEXT", "draw_scale_bar", "draw_slices", "orthogonal_slices", "write_text"]
 
 U8 = npt.NDArray[np.uint8]
 Slices = tuple[U8, U8, U8]
@@ -85,12 +85,12 @@ def draw_slices(
     tallest = max(h for _, h in sizes)
     canvas = np.full((TITLE + len(rows) * (tallest + CAPTION) + LEGEND + MARGIN, width, 3), BACKGROUND, np.uint8)
     left = MARGIN + (width - 2 * MARGIN - 2 * GAP - sum(w for w, _ in sizes)) // 2
-    _write(cv2, canvas, _title(volume), (left, 16), 15, TEXT)
+    write_text(cv2, canvas, _title(volume), (left, 16), 15, TEXT)
     for r, (name, panels) in enumerate(rows):
         top, side = TITLE + r * (tallest + CAPTION), left
         for k, panel in enumerate(panels):
             label = f"{NAMES[k][0]}  {NAMES[k][1]} = {at[k] * volume.spacing_mm[k]:.1f} mm" if r == 0 else name
-            _write(cv2, canvas, label if r == 0 or k == 0 else "", (side, top), 12, FAINT)
+            write_text(cv2, canvas, label if r == 0 or k == 0 else "", (side, top), 12, FAINT)
             canvas[top + CAPTION - 6 :][: panel.shape[0], side : side + panel.shape[1]] = panel
             side += panel.shape[1] + GAP
     _legend(cv2, canvas, left, scale, volume, truth)
@@ -145,7 +145,7 @@ def _panel(cv2: ModuleType, rgb: U8, known: U8, size: tuple[int, int]) -> U8:
     return np.where(mask > 0, large / np.maximum(share, 1e-6) + 0.5, UNKNOWN).clip(0, 255).astype(np.uint8)
 
 
-def _write(
+def write_text(
     cv2: ModuleType, canvas: U8, text: str, at: tuple[int, int], height: int, colour: tuple[int, int, int]
 ) -> int:
     """Text with its upper left corner at `at`, `height` px from top to baseline; its width in px."""
@@ -162,20 +162,26 @@ def _write(
     return int(w // zoom)
 
 
+def draw_scale_bar(cv2: ModuleType, canvas: U8, at: tuple[int, int], scale: float) -> int:
+    """A bar of a round length up to 90 px with its length in mm, at `scale` px per mm; where it ends, in px."""
+    x, y = at
+    fitting = [mm for mm in BARS_MM if mm * scale <= 90] or [BARS_MM[0]]
+    bar = round(fitting[-1] * scale)
+    canvas[y + 4 : y + 7, x : x + bar] = TEXT
+    return x + bar + 10 + write_text(cv2, canvas, f"{fitting[-1]} mm", (x + bar + 8, y), 11, TEXT)
+
+
 def _legend(cv2: ModuleType, canvas: U8, left: int, scale: float, volume: Volume, truth: Volume | None) -> None:
     """Scale bar, colour bar and the error, along the lower edge."""
     y = canvas.shape[0] - LEGEND
-    fitting = [mm for mm in BARS_MM if mm * scale <= 90] or [BARS_MM[0]]
-    bar = round(fitting[-1] * scale)
-    canvas[y + 4 : y + 7, left : left + bar] = TEXT
-    x = left + bar + 10 + _write(cv2, canvas, f"{fitting[-1]} mm", (left + bar + 8, y), 11, TEXT) + 24
+    x = draw_scale_bar(cv2, canvas, (left, y), scale) + 24
     canvas[y : y + 11, x : x + 18] = UNKNOWN
-    x += 26 + _write(cv2, canvas, "not seen", (x + 26, y), 11, FAINT) + 24
+    x += 26 + write_text(cv2, canvas, "not seen", (x + 26, y), 11, FAINT) + 24
     if truth is None:
         return
     ramp = np.linspace(-DIFFERENCE_RANGE, DIFFERENCE_RANGE, 100).astype(np.int16)
-    x += _write(cv2, canvas, f"-{DIFFERENCE_RANGE}", (x, y), 11, FAINT) + 6
+    x += write_text(cv2, canvas, f"-{DIFFERENCE_RANGE}", (x, y), 11, FAINT) + 6
     canvas[y : y + 11, x : x + 100] = _diverging(np.repeat(ramp[None], 11, axis=0))
-    x += 106 + _write(cv2, canvas, f"+{DIFFERENCE_RANGE} grey levels", (x + 106, y), 11, FAINT) + 24
+    x += 106 + write_text(cv2, canvas, f"+{DIFFERENCE_RANGE} grey levels", (x + 106, y), 11, FAINT) + 24
     error = compare(volume, truth)
-    _write(cv2, canvas, f"mean |error| {error.mean_absolute:.2f}", (x, y), 11, TEXT)
+    write_text(cv2, canvas, f"mean |error| {error.mean_absolute:.2f}", (x, y), 11, TEXT)
