@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.optional import require
-from edge_runtime.reconstruct.volume import Volume
+from edge_runtime.reconstruct.volume import Box, Volume, bounding_box
 
 __all__ = ["FillMethod", "fill_holes"]
 
@@ -28,7 +28,6 @@ STICKS = (
 U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-Box = tuple[slice, slice, slice]
 Reach = tuple[int, int, int]
 Filling = tuple[U8, Mask]
 
@@ -64,7 +63,7 @@ def fill_holes(
     swept = volume.swept
     target = _box_of(region, swept.shape)
     margin = (2 * reach[0] + 1, 2 * reach[1] + 1, 2 * reach[2] + 1)  # of a stick, and of dilation followed by erosion
-    box = _meet(_widened(target, margin, swept.shape), _bounds(swept, reach))
+    box = _meet(_widened(target, margin, swept.shape), bounding_box(swept, reach))
     data, inner = np.ascontiguousarray(volume.data[box]), np.ascontiguousarray(swept[box])
     wanted = np.zeros(swept.shape, np.bool_)
     wanted[target] = True
@@ -120,15 +119,6 @@ def _meet(a: Box, b: Box) -> Box:
         slice(max(p.start, q.start), max(p.start, q.start, min(p.stop, q.stop))) for p, q in zip(a, b, strict=True)
     ]
     return sides[0], sides[1], sides[2]
-
-
-def _bounds(mask: Mask, margin: Reach) -> Box:
-    """Bounding box of the true voxels, widened by `margin`."""
-    flat = mask.any(axis=0)
-    lines = (mask.any(axis=(1, 2)), flat.any(axis=1), flat.any(axis=0))
-    ends = [np.flatnonzero(line) for line in lines]
-    sides = [slice(int(e[0]), int(e[-1]) + 1) if len(e) else slice(0, 0) for e in ends]
-    return _widened((sides[0], sides[1], sides[2]), margin, mask.shape)
 
 
 def _close(mask: Mask, reach: Reach) -> Mask:

@@ -13,7 +13,7 @@ from edge_runtime.errors import ConfigError, ReconstructionError
 from edge_runtime.optional import require
 from edge_runtime.reconstruct._cube_cases import EDGES, case_triangles
 from edge_runtime.reconstruct.grid import VolumeGrid
-from edge_runtime.reconstruct.volume import Volume
+from edge_runtime.reconstruct.volume import Box, Volume, bounding_box
 
 __all__ = ["Mesh", "isosurface", "mask_surface"]
 
@@ -93,8 +93,8 @@ def isosurface(volume: Volume, level: float) -> Mesh:
     above = volume.data >= level
     if not above.any():
         raise ReconstructionError(f"no voxel reaches {level}; the brightest has {volume.data.max()}: lower the level")
-    box, start = _bounds(above, 1)
-    return _march(np.pad(volume.data[box].astype(np.float32), 1), level, start - 1, volume.grid)
+    box = bounding_box(above, (1, 1, 1))
+    return _march(np.pad(volume.data[box].astype(np.float32), 1), level, box, 1, volume.grid)
 
 
 def mask_surface(mask: Mask, grid: VolumeGrid) -> Mesh:
@@ -113,20 +113,13 @@ def mask_surface(mask: Mask, grid: VolumeGrid) -> Mesh:
     require("numba", "to smooth a mask")
     from edge_runtime.reconstruct._hole_kernels import smooth
 
-    box, start = _bounds(mask, 0)
+    box = bounding_box(mask)
     taps = np.exp(-0.5 * (np.arange(MASK_REACH + 1) / MASK_SIGMA) ** 2)
     taps = (taps / (2 * taps.sum() - 1)).astype(np.float32)
     field = smooth(np.pad(mask[box], MASK_REACH + 1).astype(np.float32), [taps, taps, taps])
     last = field.size - inside
     outer, inner = np.partition(field, (last - 1, last), axis=None)[last - 1 : last + 1].astype(np.float64)
-    return _march(field, float(outer + inner) / 2, start - (MASK_REACH + 1), grid)
-
-
-def _bounds(mask: Mask, margin: int) -> tuple[tuple[slice, ...], npt.NDArray[np.int64]]:
-    """The box of the true voxels, and `margin` around it inside the volume, and its first voxel (z, y, x)."""
-    at = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    box = tuple(slice(max(0, int(line[0]) - margin), int(line[-1]) + 1 + margin) for line in at)
-    return box, np.array([side.start for side in box])
+    return _march(field, float(outer + inner) / 2, box, MASK_REACH + 1, grid)
 
 
 @cache
@@ -141,10 +134,11 @@ def _kernels() -> ModuleType:
     return _mesh_kernels
 
 
-def _march(field: F32, level: float, start: npt.NDArray[np.int64], grid: VolumeGrid) -> Mesh:
-    """The surface of `field`, whose first voxel is voxel `start` of `grid` and whose border is below `level`."""
+def _march(field: F32, level: float, box: Box, margin: int, grid: VolumeGrid) -> Mesh:
+    """The surface of `field`, which is `box` of `grid` with `margin` voxels around it and is below `level` there."""
     kernels, (table, edges) = _kernels(), _tables()
     crossed, triangles = kernels.count(field, level, table)
     vertices, faces = np.empty((crossed, 3)), np.empty((triangles, 3), np.int32)
     kernels.march(field, level, table, edges, vertices, faces)
+    start = [side.start - margin for side in box]
     return Mesh(vertices=grid.to_world(vertices + start), faces=faces)

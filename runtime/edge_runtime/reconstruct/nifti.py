@@ -29,8 +29,9 @@ def write_nifti(path: Path | str, volume: Volume, *, field: VolumeField = "data"
     """Write one field of `volume` to `path`, atomically: `.nii`, or `.nii.gz` packed; mm, RAS from LPS.
 
     The same placement stands in qform (quaternion, qfac 1: the axes are right-handed) and sform; the format holds it
-    in single precision. `data` and `filled` are uint8, `weight` is float32. Raises `ConfigError` when the field is
-    absent, a side exceeds 32767 voxels or the name ends otherwise.
+    in single precision. `data` and `filled` are uint8, `weight` is float32. Where both `a.nii` and `a.nii.gz` stand,
+    readers on niftilib (SimpleITK, 3D Slicer) open the first, whichever is asked for. Raises `ConfigError` when the
+    field is absent, a side exceeds 32767 voxels or the name ends otherwise.
     """
     path = Path(path)
     if not path.name.lower().endswith((".nii", ".nii.gz")):

@@ -11,7 +11,9 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.geometry import PoseOrigin
 from edge_runtime.reconstruct.grid import VolumeGrid
 
-__all__ = ["Volume"]
+__all__ = ["Box", "Volume", "bounding_box"]
+
+Box = tuple[slice, slice, slice]  # (z, y, x)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,3 +88,13 @@ class Volume:
             value += weight * self.data[z, y, x]
             missing |= (weight > 0) & ~known[z, y, x]
         return np.asarray(np.where(missing, np.nan, value))
+
+
+def bounding_box(mask: npt.NDArray[np.bool_], margin: tuple[int, int, int] = (0, 0, 0)) -> Box:
+    """The smallest box around the true voxels of `mask` (Z, Y, X), empty without any, and `margin` around it inside."""
+    flat = np.asarray(mask.any(axis=0))
+    lines = (mask.any(axis=(1, 2)), flat.any(axis=1), flat.any(axis=0))
+    ends = [np.flatnonzero(line) for line in lines]
+    box = [(int(e[0]), int(e[-1]) + 1) if len(e) else (0, 0) for e in ends]
+    sides = [slice(max(0, a - m), min(n, b + m)) for (a, b), m, n in zip(box, margin, mask.shape, strict=True)]
+    return sides[0], sides[1], sides[2]
