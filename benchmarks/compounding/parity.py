@@ -11,6 +11,7 @@ from benchmarks.compounding.cases import CLIP, FAN, Pixels, read_volume, spine_p
 from benchmarks.compounding.reference import POINT, emulate, fan_runs, fill_sticks
 from benchmarks.figures import Figure
 from edge_runtime.reconstruct import CompoundKernel, CompoundMode, compound
+from edge_runtime.reconstruct.compare import parity
 
 __all__ = ["Case", "fourteen_bits", "measure_parity", "ours"]
 
@@ -108,17 +109,16 @@ def emulated(pixels: Pixels, case: Case) -> U8:
 
 
 def _figure(name: str, data: U8, truth: U8, *, goal: bool = True) -> Figure:
-    filled = (truth > 0) | (data > 0)
-    off = np.abs(data.astype(np.int16) - truth)[filled]
-    equal = 100.0 * float((off == 0).mean())
+    found = parity(data, truth)
+    equal = 100 * found.equal
     return Figure(
         name=name,
         value=equal,
         goal=GOAL if goal else "stated, no goal",
         unit="%",
-        n=int(filled.sum()),
+        n=found.voxels,
         met=equal >= 99.9 if goal else None,
-        spread=f"within 2 levels {100 * float((off <= 2).mean()):.3f} %, worst {int(off.max())}",
+        spread=f"within 2 levels {100 * found.within_2:.3f} %, worst {found.worst}",
     )
 
 

@@ -146,7 +146,7 @@ def _nearest(
                 weight[k, j, i] = HIT
             elif have <= THRESHOLD:
                 out[k, j, i] = (value * HIT + old * have) // (have + HIT)
-                weight[k, j, i] = min(have + HIT, FULL)
+                weight[k, j, i] = min(int(have) + HIT, FULL)
             else:
                 out[k, j, i] = int(value / 256.0 + old * (255.0 / 256.0))
 

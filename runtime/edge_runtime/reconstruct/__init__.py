@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from edge_runtime.reconstruct.compare import VolumeError, WireError, compare, locate_wire, wire_error
+from edge_runtime.reconstruct.compare import (
+    Parity,
+    VolumeError,
+    WireError,
+    compare,
+    error_map,
+    locate_wire,
+    parity,
+    wire_error,
+)
 from edge_runtime.reconstruct.compound import Compounder, CompoundKernel, CompoundMode, compound, warm_up
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid, grid_of_sweep
 from edge_runtime.reconstruct.holes import FillMethod, fill_holes
@@ -32,6 +41,7 @@ __all__ = [
     "LiveCompounder",
     "LiveState",
     "Mesh",
+    "Parity",
     "Quantity",
     "ReconstructSettings",
     "Reconstruction",
@@ -48,6 +58,7 @@ __all__ = [
     "compound",
     "draw_slices",
     "draw_turntable",
+    "error_map",
     "fill_holes",
     "grid_of_sweep",
     "isosurface",
@@ -55,6 +66,7 @@ __all__ = [
     "mask_surface",
     "measure_volume",
     "orthogonal_slices",
+    "parity",
     "read_nrrd",
     "reconstruct",
     "sweep_of_poses",

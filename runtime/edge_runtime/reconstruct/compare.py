@@ -10,7 +10,17 @@ import numpy.typing as npt
 from edge_runtime.errors import ConfigError, ReconstructionError
 from edge_runtime.reconstruct.volume import Volume
 
-__all__ = ["VolumeError", "WireError", "check_same_lattice", "compare", "locate_wire", "wire_error"]
+__all__ = [
+    "Parity",
+    "VolumeError",
+    "WireError",
+    "check_same_lattice",
+    "compare",
+    "error_map",
+    "locate_wire",
+    "parity",
+    "wire_error",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +41,20 @@ class VolumeError:
     swept_share: float
     filled_share: float
     filled_mean_absolute: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """How alike two volumes are, over the `voxels` that are not black in either.
+
+    `equal` and `within_2`: shares, 0 to 1, that are equal and that differ by no more than 2 grey levels; `worst`: the
+    largest difference.
+    """
+
+    voxels: int
+    equal: float
+    within_2: float
+    worst: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +95,40 @@ def compare(volume: Volume, truth: Volume) -> VolumeError:
         filled_share=float(filled.mean()),
         filled_mean_absolute=float(guess.mean()) if guess.size else None,
     )
+
+
+def parity(data: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8]) -> Parity:
+    """How alike two volumes (Z, Y, X) uint8 of the same lattice are, whoever made them; a black voxel counts as empty.
+
+    Raises `ConfigError` for different shapes or other dtypes and `ReconstructionError` when both are black.
+    """
+    if data.shape != reference.shape or data.dtype != np.uint8 or reference.dtype != np.uint8:
+        raise ConfigError(
+            f"volumes of shape {data.shape} {data.dtype} and {reference.shape} {reference.dtype}; two uint8 volumes of "
+            "one shape are needed"
+        )
+    filled = (data > 0) | (reference > 0)
+    if not filled.any():
+        raise ReconstructionError("both volumes are black; nothing can be compared")
+    size = np.abs(data[filled].astype(np.int16) - reference[filled])
+    return Parity(
+        voxels=len(size),
+        equal=float((size == 0).mean()),
+        within_2=float((size <= 2).mean()),
+        worst=int(size.max()),
+    )
+
+
+def error_map(volume: Volume, truth: Volume) -> npt.NDArray[np.int16]:
+    """(Z, Y, X) int16 grey levels of `volume` less `truth`; 0 where either is not known.
+
+    Both must lie on the same lattice (`ConfigError` otherwise). `np.abs(error_map(...)).max(axis=0)` is a picture of
+    where the errors are.
+    """
+    check_same_lattice(volume, truth)
+    off = volume.data.astype(np.int16) - truth.data
+    off[~(volume.known & truth.known)] = 0
+    return np.asarray(off, np.int16)
 
 
 def check_same_lattice(volume: Volume, truth: Volume) -> None:

@@ -11,8 +11,10 @@ from edge_runtime.reconstruct import (
     compare,
     compound,
     draw_slices,
+    error_map,
     locate_wire,
     orthogonal_slices,
+    parity,
     wire_error,
 )
 
@@ -141,3 +143,35 @@ def test_flat_and_long_volumes_can_be_drawn():
     for shape in ((1, 1, 200), (200, 1, 1), (1, 1, 1)):
         volume = Volume(data=np.zeros(shape, np.uint8), spacing_mm=(0.1, 0.1, 0.1), T_world_volume=np.eye(4))
         assert draw_slices(volume).size > 0
+
+
+def test_parity_counts_voxels_that_are_not_black_in_either():
+    ours, theirs = np.zeros((2, 3, 4), np.uint8), np.zeros((2, 3, 4), np.uint8)
+    ours[0, 0], theirs[0, 0] = (10, 20, 30, 0), (10, 22, 27, 9)
+    found = parity(ours, theirs)
+    assert (found.voxels, found.equal, found.within_2, found.worst) == (4, 0.25, 0.5, 9)
+
+
+def test_parity_refuses_what_cannot_be_compared():
+    black = np.zeros((2, 3, 4), np.uint8)
+    with pytest.raises(ReconstructionError, match="black"):
+        parity(black, black)
+    with pytest.raises(ConfigError, match="one shape"):
+        parity(black, black[:1])
+    with pytest.raises(ConfigError, match="uint8"):
+        parity(black, black.astype(float))
+
+
+def test_an_error_map_has_the_sign_of_the_error_and_nothing_where_nothing_is_known():
+    data = np.full((2, 2, 2), 100, np.uint8)
+    weight = np.ones((2, 2, 2), np.float32)
+    weight[1, 1, 1] = 0
+    volume = Volume(data=data, weight=weight, spacing_mm=(1.0, 1.0, 1.0), T_world_volume=np.eye(4))
+    truth = replace(volume, data=data.copy(), weight=np.ones_like(weight))
+    truth.data[0, 0, 0], truth.data[0, 0, 1], truth.data[1, 1, 1] = 200, 3, 50
+    found = error_map(volume, truth)
+    assert found[0, 0, 0] == -100
+    assert found[0, 0, 1] == 97
+    assert np.count_nonzero(found) == 2
+    with pytest.raises(ConfigError, match="different lattices"):
+        error_map(volume, replace(truth, spacing_mm=(1.0, 1.0, 2.0)))
