@@ -22,9 +22,11 @@ __all__ = [
     "count_pixels",
     "linear_key",
     "linear_mean",
+    "met_bricks",
     "nearest_key",
     "nearest_max",
     "nearest_mean",
+    "pair_sums",
 ]
 
 I64 = npt.NDArray[np.int64]
@@ -76,6 +78,27 @@ def count_pixels(runs: I64, address: I64, box: I64) -> int:
         _, x0, x1, _, _, _ = clip_run(runs[r], address, box)
         used += x1 - x0
     return used
+
+
+@compiled
+def met_bricks(runs: I64, address: I64, low: I64, high: I64, side: int) -> I64:
+    """(M, 3) bricks of `side` voxels, between bricks `low` and `high` (inclusive), that hold a pixel of the frame."""
+    found = np.empty((np.prod(high - low + 1), 3), np.int64)
+    box = np.empty((2, 3), np.int64)
+    m = 0
+    for bz in range(low[2], high[2] + 1):
+        for by in range(low[1], high[1] + 1):
+            for bx in range(low[0], high[0] + 1):
+                box[0, 0], box[0, 1], box[0, 2] = bx * side, by * side, bz * side
+                for a in range(3):
+                    box[1, a] = box[0, a] + side
+                for r in range(runs.shape[0]):
+                    _, x0, x1, _, _, _ = clip_run(runs[r], address, box)
+                    if x1 > x0:
+                        found[m, 0], found[m, 1], found[m, 2] = bx, by, bz
+                        m += 1
+                        break
+    return found[:m]
 
 
 @compiled
@@ -349,6 +372,19 @@ def linear_key(
             acc[back], acc[back + one] = max(acc[back], b4), max(acc[back + one], b5)
             acc[far], acc[far + one] = max(acc[far], b6), max(acc[far + one], b7)
     return used
+
+
+@compiled
+def pair_sums(words: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """(H // 2, W // 2) uint16 sums of squares of two pixels; `words` (H, W // 2) are pairs of pixels."""
+    out = np.empty((words.shape[0] // 2, words.shape[1]), np.uint16)
+    low = np.uint16(255)
+    eight = np.uint16(8)
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            a, b = words[2 * y, x], words[2 * y + 1, x]
+            out[y, x] = (a & low) + (a >> eight) + (b & low) + (b >> eight)
+    return out
 
 
 @compiled

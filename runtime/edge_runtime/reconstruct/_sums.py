@@ -54,9 +54,10 @@ class Placed:
         return Placed(self.image, self.runs, address)
 
     def bounds(self) -> tuple[I64, I64]:
-        """Lowest and highest voxel (x, y, z) of the ends of its runs."""
-        ends = np.concatenate([self.runs[:, [1, 0]], np.stack([self.runs[:, 2] - 1, self.runs[:, 0]], axis=1)])
-        at = (self.address[0] + ends @ self.address[1:]) >> 40
+        """Voxels (x, y, z) between which the rectangle around its runs lies, both inclusive."""
+        (y0, x0), (y1, x1) = self.runs[:, :2].min(axis=0), self.runs[:, [0, 2]].max(axis=0) - (0, 1)
+        corners = np.array([(x0, y0), (x1, y0), (x0, y1), (x1, y1)], np.int64)
+        at = (self.address[0] + corners[:, :1] * self.address[1] + corners[:, 1:] * self.address[2]) >> 40
         return at.min(axis=0), at.max(axis=0)
 
 
@@ -99,14 +100,22 @@ class Sums:
         if reach.max() > FAR_VOXELS:
             return None
         runs = scan_runs(geometry.scan_area, (image.shape[0], image.shape[1]), self.area)
+        pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
         if self.area == 1:
             pixels = np.ascontiguousarray(image)
         else:
             origin = origin + axes.sum(axis=1) * (self.area - 1) / 2
             axes = axes * self.area
-            pixels = self.kernels.area_sums(np.ascontiguousarray(image), self.area)
+            pixels = self._averaged(image)
         fixed = np.rint(np.stack([origin, axes[:, 0], axes[:, 1]]) * float(self.kernels.ONE)).astype(np.int64)
         return Placed(pixels, runs, fixed)
+
+    def _averaged(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
+        """Sums of squares of `area` pixels; pairs are added as the two bytes of a word, which is faster."""
+        if self.area != 2:
+            return np.asarray(self.kernels.area_sums(np.ascontiguousarray(image), self.area))
+        even = np.ascontiguousarray(image[:, : image.shape[1] // 2 * 2])
+        return np.asarray(self.kernels.pair_sums(even.view(np.uint16)))
 
     def splat(self, placed: Placed, shape: I64, box: I64, acc: I64, sign: int, order: int) -> int:
         """Put the pixels inside `box` (2, 3) into `acc` of a lattice of `shape` (x, y, z); how many they were."""
@@ -119,30 +128,42 @@ class Sums:
         return int(k.nearest_max(*common) if self.mode == "max" else k.nearest_key(*common, order))
 
     def splat_in_slabs(
-        self, placed: Placed, shape: I64, box: I64, acc: I64, sign: int, order: int, pool: Executor, slabs: int
+        self,
+        frames: Sequence[tuple[Placed, int]],
+        shape: I64,
+        box: I64,
+        acc: I64,
+        sign: int,
+        pool: Executor,
+        slabs: int,
     ) -> int:
-        """As `splat`, in `slabs` slabs that no two threads write at once: the same integers, so the same bits.
+        """As `splat` for each of `frames` with its order, in `slabs` slabs that no two threads write at once.
 
-        The slabs lie along the axis that the columns of the image follow most. A cell of the linear kernel also
-        writes the plane after its own, so the last layer of cells of each slab waits until all slabs are done.
+        The same integers are added, so the bits are the same. The slabs lie along the axis that the columns of the
+        images follow most. A cell of the linear kernel also writes the plane after its own, so the last layer of cells
+        of each slab waits until all slabs are done.
         """
-        axis = int(np.argmax(np.abs(placed.address[2])))
-        low, high = (int(bound[axis]) for bound in placed.bounds())
-        low, high = max(low, int(box[0, axis])), min(high + 1, int(box[1, axis]))
-        cuts = [low + (high - low) * k // slabs for k in range(slabs + 1)]
+
+        def fill(part: I64) -> int:
+            return sum([self.splat(placed, shape, part, acc, sign, order) for placed, order in frames])
+
+        axis = int(np.argmax(sum(np.abs(placed.address[2]) for placed, _ in frames)))
+        bounds = [placed.bounds() for placed, _ in frames]
+        low = max(min(int(first[axis]) for first, _ in bounds), int(box[0, axis]))
+        high = min(max(int(last[axis]) for _, last in bounds) + 1, int(box[1, axis]))
         boxes: list[I64] = []
         layers: list[I64] = []
-        for start, end in pairwise(cuts):
+        for start, end in pairwise(low + (high - low) * k // slabs for k in range(slabs + 1)):
             last = end - self.overlap if end < high else end
             for edges, found in (((start, last), boxes), ((last, end), layers)):
                 if edges[0] < edges[1]:
                     part = box.copy()
                     part[:, axis] = edges
                     found.append(part)
-        jobs = [pool.submit(self.splat, placed, shape, part, acc, sign, order) for part in boxes[1:]]
-        used = [self.splat(placed, shape, part, acc, sign, order) for part in boxes[:1]]
+        jobs = [pool.submit(fill, part) for part in boxes[1:]]
+        used = [fill(part) for part in boxes[:1]]
         used += [job.result() for job in jobs]
-        return sum(used + [self.splat(placed, shape, part, acc, sign, order) for part in layers])
+        return sum(used + [fill(part) for part in layers])
 
     def levels(self, acc: I64) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
         """Grey levels and weights, flat, from the sums; `ReconstructionError` when they cannot be of whole frames."""
@@ -160,12 +181,25 @@ class Sums:
             return (acc >> bits).astype(np.uint8), (acc & ((1 << bits) - 1)).astype(np.float32)
         else:
             return (acc & 255).astype(np.uint8), (acc > 0).astype(np.float32)
-        rounding = unit if self.kernel == "linear" else 0  # values and weights are rounded apart
-        if (weight < 0).any() or (total > 255 * weight + rounding).any():
-            raise ReconstructionError("a frame was removed that is not in the volume; clear() and insert anew")
+        self._check(total, weight, unit)
         seen = weight >= low
         where, total, weight = touched[seen], total[seen], weight[seen]
         data, share = np.zeros(len(acc), np.uint8), np.zeros(len(acc), np.float32)
         data[where] = np.minimum((total + (weight >> 1)) // weight, 255)
         share[where] = weight / unit
         return data, share
+
+    def means(self, acc: I64) -> npt.NDArray[np.float64]:
+        """Means, flat, before they are rounded to grey levels; NaN where nothing was seen."""
+        linear, bits = self.kernel == "linear", self.kernels.SUM_BITS
+        total, weight = (acc[:, 0], acc[:, 1]) if linear else (acc & ((1 << bits) - 1), acc >> bits)
+        unit = 1 << self.kernels.WEIGHT_BITS if linear else 1
+        self._check(total, weight, unit)
+        seen = weight >= (MIN_WEIGHT * unit if linear else 1)
+        return np.asarray(np.where(seen, total / np.where(seen, weight, 1), np.nan))
+
+    def _check(self, total: I64, weight: I64, unit: int) -> None:
+        """Values and weights of the linear kernel are rounded apart, hence the room of one hit."""
+        room = unit if self.kernel == "linear" else 0
+        if (weight < 0).any() or (total > 255 * weight + room).any():
+            raise ReconstructionError("a frame was removed that is not in the volume; clear() and insert anew")

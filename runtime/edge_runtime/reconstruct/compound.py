@@ -9,7 +9,7 @@ frames, has no running rounding, and `remove` undoes `insert` to the bit.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
@@ -27,6 +27,8 @@ from edge_runtime.reconstruct.volume import Volume
 __all__ = ["CompoundKernel", "CompoundMode", "Compounder", "compound", "warm_up"]
 
 MAX_THREADS = 64
+BATCH = 32  # frames that threads take together
+LAST_SEQUENCE = (1 << 23) - 1
 
 
 class Compounder:
@@ -97,14 +99,26 @@ class Compounder:
         `sequence` (1 to 2^23 - 1) orders frames for mode `latest`; without it the order of the calls counts. Raises
         `ConfigError` for a bad image or pose and `GeometryError` when the millimetres are not trusted.
         """
-        placed = self._sums.place(image, T_world_image, geometry, self.grid.T_world_volume, self.grid.spacing_mm)
+        return self.insert_many([(image, T_world_image, geometry)], sequence=sequence)
+
+    def insert_many(
+        self,
+        frames: Sequence[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64], FrameGeometry]],
+        *,
+        sequence: int | None = None,
+    ) -> int:
+        """Add frames (image, T_world_image, geometry) as `insert` does, in one step: threads then share them best.
+
+        `sequence` is that of the first frame; the others follow it. Raises as `insert`, and adds nothing then.
+        """
+        placed = [self._place(*frame) for frame in frames]
         with self._lock:
-            order = self._sequence + 1 if sequence is None else sequence
-            if not 1 <= order < 1 << 23:
-                raise ConfigError(f"sequence {order}: 1 to {(1 << 23) - 1} is allowed")
-            self._sequence = max(self._sequence, order)
-            self._frames += 1
-            return 0 if placed is None else self._splat(placed, 1, order)
+            first = self._sequence + 1 if sequence is None else sequence
+            if not 1 <= first <= LAST_SEQUENCE + 1 - len(frames):
+                raise ConfigError(f"sequence {first}: 1 to {LAST_SEQUENCE} is allowed")
+            self._sequence = max(self._sequence, first + len(frames) - 1)
+            self._frames += len(frames)
+            return self._splat([(one, first + k) for k, one in enumerate(placed) if one is not None], 1)
 
     def remove(
         self, image: npt.NDArray[np.uint8], T_world_image: npt.NDArray[np.float64], geometry: FrameGeometry
@@ -115,12 +129,12 @@ class Compounder:
         """
         if self.mode != "mean":
             raise ReconstructionError(f"mode {self.mode!r} cannot be undone; rebuild the volume, or use mode 'mean'")
-        placed = self._sums.place(image, T_world_image, geometry, self.grid.T_world_volume, self.grid.spacing_mm)
+        placed = self._place(image, T_world_image, geometry)
         with self._lock:
             if self._frames == 0:
                 raise ReconstructionError("no frame is in the volume; only what was inserted can be removed")
             self._frames -= 1
-            return 0 if placed is None else self._splat(placed, -1, 0)
+            return 0 if placed is None else self._splat([(placed, 0)], -1)
 
     def clear(self) -> None:
         """Forget all frames."""
@@ -144,11 +158,29 @@ class Compounder:
             pose_origin=self.pose_origin,
         )
 
-    def _splat(self, placed: Placed, sign: int, order: int) -> int:
-        common = (placed, self._sides, self._box, self._acc, sign, order)
+    def mean(self) -> npt.NDArray[np.float64]:
+        """(Z, Y, X) float64 means before they are rounded to grey levels, NaN where nothing was seen.
+
+        Raises `ReconstructionError` for another mode than `mean`, and as `volume`.
+        """
+        if self.mode != "mean":
+            raise ReconstructionError(f"mode {self.mode!r} has no mean; use mode 'mean'")
+        with self._lock:
+            return self._sums.means(self._acc).reshape(self.grid.shape)
+
+    def _place(
+        self, image: npt.NDArray[np.uint8], T_world_image: npt.NDArray[np.float64], geometry: FrameGeometry
+    ) -> Placed | None:
+        return self._sums.place(image, T_world_image, geometry, self.grid.T_world_volume, self.grid.spacing_mm)
+
+    def _splat(self, frames: Sequence[tuple[Placed, int]], sign: int) -> int:
+        """Put frames, each with its order, into the sums or take them out; how many pixels they had inside."""
+        if not frames:
+            return 0
         if self._pool is None:
-            return self._sums.splat(*common)
-        return self._sums.splat_in_slabs(*common, self._pool, self._threads)
+            common = (self._sides, self._box, self._acc, sign)
+            return sum([self._sums.splat(placed, *common, order) for placed, order in frames])
+        return self._sums.splat_in_slabs(frames, self._sides, self._box, self._acc, sign, self._pool, self._threads)
 
 
 def compound(
@@ -164,9 +196,10 @@ def compound(
 ) -> Volume:
     """The volume of a whole sweep, on `grid`, or on the smallest one with `spacing_mm` (one number or (z, y, x)).
 
-    `threads`: see `Compounder`. `progress(done, all)` is called after each frame. Raises `ReconstructionError` when no
-    pixel falls inside or the volume would exceed `max_voxels`, `GeometryError` when millimetres are not trusted,
-    `MissingDependencyError` without numba.
+    `threads`: see `Compounder`. `progress(done, all)` is called as frames are done.
+
+    Raises `ReconstructionError` when no pixel falls inside or the volume would exceed `max_voxels`, `GeometryError`
+    when millimetres are not trusted, `MissingDependencyError` without numba.
     """
     if (grid is None) == (spacing_mm is None):
         raise ConfigError("give either spacing_mm or grid to compound()")
@@ -177,10 +210,12 @@ def compound(
     with Compounder(
         grid, mode=mode, kernel=kernel, pose_origin=sweep.pose_origin, max_voxels=max_voxels, threads=threads
     ) as target:
-        for k in range(len(sweep)):
-            used += target.insert(sweep.image(k), sweep.T_world_image[k], sweep.geometry_of(k))
+        step = BATCH if threads > 1 else 1
+        for start in range(0, len(sweep), step):
+            rows = range(start, min(start + step, len(sweep)))
+            used += target.insert_many([(sweep.image(k), sweep.T_world_image[k], sweep.geometry_of(k)) for k in rows])
             if progress is not None:
-                progress(k + 1, len(sweep))
+                progress(rows[-1] + 1, len(sweep))
     if used == 0:
         raise ReconstructionError(
             f"none of the {len(sweep)} frames meets the grid {grid.shape} at {grid.spacing_mm} mm; "
