@@ -20,6 +20,7 @@ from edge_runtime.reconstruct.measure import Quantity, VolumeMeasure, measure_vo
 from edge_runtime.reconstruct.mesh import Mesh, isosurface, mask_surface
 from edge_runtime.reconstruct.mesh_files import MESH_SUFFIXES, write_mesh
 from edge_runtime.reconstruct.mha import write_mha
+from edge_runtime.reconstruct.moments import WeightedCompounder, depth_weights
 from edge_runtime.reconstruct.nifti import write_nifti
 from edge_runtime.reconstruct.nrrd import VolumeField, read_nrrd, write_nrrd
 from edge_runtime.reconstruct.one_call import Reconstruction, ReconstructSettings, reconstruct
@@ -53,9 +54,11 @@ __all__ = [
     "VolumeField",
     "VolumeGrid",
     "VolumeMeasure",
+    "WeightedCompounder",
     "WireError",
     "compare",
     "compound",
+    "depth_weights",
     "draw_slices",
     "draw_turntable",
     "error_map",
