@@ -34,7 +34,7 @@ U8 = npt.NDArray[np.uint8]
 Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 POSITION_BITS = 40
-SUM_BITS = 40  # nearest mean: count << 40 | sum of grey levels
+SUM_BITS = 36  # nearest mean: count << 36 | sum of grey levels
 WEIGHT_BITS = 30  # linear mean: weights in 2^-30
 ONE = 1 << POSITION_BITS
 HIT = 1 << SUM_BITS
@@ -177,7 +177,7 @@ def row_steps(address: I64, shape: I64) -> I64:
 
 @compiled
 def nearest_mean(image: Image, runs: I64, address: I64, shape: I64, box: I64, acc: I64, sign: int, area: int) -> int:
-    """Add (`sign` 1) or take out (-1) a frame: `acc` (Z*Y*X,) int64 holds count << 40 plus the sum; pixels used.
+    """Add (`sign` 1) or take out (-1) a frame: `acc` (Z*Y*X,) int64 holds count << 36 plus the sum; pixels used.
 
     `area`: pixels of which each value of `image` is the sum.
     """
@@ -204,7 +204,7 @@ def nearest_mean(image: Image, runs: I64, address: I64, shape: I64, box: I64, ac
 
 @compiled
 def nearest_max(image: Image, runs: I64, address: I64, shape: I64, box: I64, acc: I64) -> int:
-    """Keep the brightest: `acc` (Z*Y*X,) int64 holds grey level << 40 plus the count; pixels used."""
+    """Keep the brightest: `acc` (Z*Y*X,) int64 holds grey level << 36 plus the count; pixels used."""
     used, steps = 0, row_steps(address, shape)
     ends, voxels = np.empty(image.shape[1] + 1, np.int64), np.empty(image.shape[1] + 1, np.int64)
     for r in range(runs.shape[0]):
