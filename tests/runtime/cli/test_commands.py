@@ -14,7 +14,9 @@ pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
 
 
-@pytest.mark.parametrize("command", [(), ("doctor",), ("inspect",), ("verify",), ("run",)])
+@pytest.mark.parametrize(
+    "command", [(), *((name,) for name in ("build", "doctor", "inspect", "reconstruct", "run", "verify", "warmup"))]
+)
 def test_every_command_has_help(call, command):
     found = call(*command, "--help")
     assert found.exit_code == 0
