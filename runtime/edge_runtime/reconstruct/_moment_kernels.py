@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.compiled import compiled
-from edge_runtime.reconstruct._kernels import I64, U8, clip_run, row_steps, walk_row
+from edge_runtime.reconstruct._rows import I64, U8, clip_run, row_steps, walk_row
 
 __all__ = ["nearest_moments"]
 
