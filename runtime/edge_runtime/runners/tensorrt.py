@@ -16,8 +16,8 @@ from edge_runtime.engines._cuda import Cuda
 from edge_runtime.engines.build import BuildSettings, EngineFile, build_engine, open_engine, prove_precision
 from edge_runtime.engines.cache import EngineCache
 from edge_runtime.engines.readback import EngineReport
-from edge_runtime.errors import ConfigError, InferenceError, ModelRefusedError, ProviderUnavailableError, RunnerError
-from edge_runtime.runners.base import Arrays, Runner
+from edge_runtime.errors import ConfigError, InferenceError, ProviderUnavailableError, RunnerError
+from edge_runtime.runners.base import Arrays, Interface, Runner
 
 __all__ = ["TensorRtRunner"]
 
@@ -97,7 +97,7 @@ class TensorRtRunner(Runner):
             self._model, name=self.variant, settings=self.settings, cache=cache, device=self.device
         )
         self._engine = engine = open_engine(self.engine_file, cache, dla=self.settings.dla)
-        self._check_contract(engine)
+        self._require_manifest(self._interface(engine, is_input=True), self._interface(engine, is_input=False))
         self.report = None if self.precision is None else prove_precision(engine, self._model, self.precision)
         self._context = context = engine.context()
         self._stream = cuda.stream()
@@ -107,20 +107,14 @@ class TensorRtRunner(Runner):
         if self.cuda_graph:
             self._capture(cuda)
 
-    def _check_contract(self, engine: Engine) -> None:
-        tensors = engine.tensors()
-        wanted_in = {self.input.name: (self.input.shape, self.input.dtype)}
-        wanted_out = {spec.name: (spec.shape, spec.dtype) for spec in self.outputs}
-        for what, wanted, is_input in (("inputs", wanted_in, True), ("outputs", wanted_out, False)):
-            found = {
-                item.name: (_filled(item.shape, wanted.get(item.name)), item.dtype)
-                for item in tensors
-                if item.is_input == is_input
-            }
-            if found != wanted:
-                raise ModelRefusedError(
-                    f"variant {self.variant!r}: the engine's {what} are {found}, the manifest says {wanted}"
-                )
+    def _interface(self, engine: Engine, *, is_input: bool) -> Interface:
+        """The engine's inputs or outputs; an open batch takes the manifest's."""
+        wanted = {self.input.name: self.input.shape, **{spec.name: spec.shape for spec in self.outputs}}
+        return {
+            item.name: (_filled(item.shape, wanted.get(item.name)), item.dtype)
+            for item in engine.tensors()
+            if item.is_input == is_input
+        }
 
     def _allocate(self, cuda: Cuda, context: Context) -> None:
         if self.mapped:
@@ -221,6 +215,6 @@ class TensorRtRunner(Runner):
         self._forget()
 
 
-def _filled(shape: tuple[int, ...], wanted: tuple[tuple[int, ...], str] | None) -> tuple[int, ...]:
+def _filled(shape: tuple[int, ...], wanted: tuple[int, ...] | None) -> tuple[int, ...]:
     """`shape` with an open batch taken from the manifest."""
-    return (wanted[0][0], *shape[1:]) if wanted is not None and shape[:1] == (-1,) else shape
+    return (wanted[0], *shape[1:]) if wanted is not None and shape[:1] == (-1,) else shape
