@@ -48,9 +48,28 @@ class Runner(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._active == 0:
+            return  # a restart that failed has freed the model
         self._active -= 1
         if self._active == 0:
             self._deactivate()
+
+    def restart(self) -> None:
+        """Free the model and load it again, inside `with runner:`.
+
+        Raises what loading raises, and the runner is not active then; and `RunnerError` when it is not active, or is
+        held open in a second place: it stays loaded then.
+        """
+        self._require_active()
+        if self._active > 1:
+            raise RunnerError(
+                f"runner {self.name!r} cannot be restarted: it is open in a second place (another branch, or a `with` "
+                "of the program). Give each branch a runner of its own."
+            )
+        self._active = 0
+        self._deactivate()
+        self._activate()
+        self._active = 1
 
     def infer(self, inputs: Arrays, *, check: bool = True) -> dict[str, npt.NDArray[np.float32]]:
         """Outputs by name for `inputs` by name, shapes and dtypes as in the manifest.
@@ -58,11 +77,14 @@ class Runner(ABC):
         `check=False` skips the check of the inputs in a loop that has done it once. Raises
         `InputContractError`, `InferenceError`, or `RunnerError` outside the context manager.
         """
-        if self._active == 0:
-            raise RunnerError(f"runner {self.name!r} is not active; use it inside `with runner:`")
+        self._require_active()
         if check:
             self._check(inputs)
         return self._infer(inputs)
+
+    def _require_active(self) -> None:
+        if self._active == 0:
+            raise RunnerError(f"runner {self.name!r} is not active; use it inside `with runner:`")
 
     def _require_manifest(self, inputs: Interface, outputs: Interface) -> None:
         """Raise `ModelRefusedError` unless the loaded model has exactly the inputs and outputs of the manifest."""

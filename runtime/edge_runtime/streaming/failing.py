@@ -6,10 +6,9 @@ from typing import Literal
 
 import msgspec
 
-from edge_runtime.errors import ConfigError, EdgeError, PipelineError
-from edge_runtime.runners.base import Runner
+from edge_runtime.errors import ConfigError, EdgeError
 
-__all__ = ["ErrorPolicy", "OnError", "restart_runner"]
+__all__ = ["ErrorPolicy", "OnError"]
 
 OnError = Literal["raise", "skip", "substitute", "restart"]
 
@@ -52,18 +51,3 @@ class ErrorPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         """What to do about an error of `stage`."""
         answer: OnError = getattr(self, stage)
         return answer
-
-
-def restart_runner(runner: Runner) -> None:
-    """Free and load the model of `runner` again.
-
-    Raises what loading raises, and `PipelineError` when the runner is also held open elsewhere: it stays loaded then.
-    """
-    runner.__exit__(None, None, None)
-    held = runner._active > 0
-    runner.__enter__()
-    if held:
-        raise PipelineError(
-            f"runner {runner.name!r} cannot be restarted: it is open in a second place (another branch, or a `with` of "
-            "the program). Give each branch a runner of its own."
-        )

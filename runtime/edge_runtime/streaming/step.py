@@ -16,7 +16,6 @@ from edge_runtime.result import Result, State
 from edge_runtime.streaming.branch import Branch
 from edge_runtime.streaming.cadence import Cadence
 from edge_runtime.streaming.deadline import DeadlineController
-from edge_runtime.streaming.failing import restart_runner
 from edge_runtime.streaming.journal import Journal
 from edge_runtime.streaming.ledger import Ledger
 from edge_runtime.streaming.outputs import alike, fill, let_go, repeat
@@ -287,7 +286,7 @@ class BranchStep:
         start_ns, rung = self._clock.now_ns(), self.ladder.rungs[self._rung]
         try:
             if stage == "infer":
-                restart_runner(rung.runner)
+                rung.runner.restart()
             else:
                 owner = {"preprocess": self.branch.preprocess, "postprocess": rung.postprocess}.get(stage)
                 getattr(owner, "reset", lambda: None)()

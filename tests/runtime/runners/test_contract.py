@@ -149,6 +149,20 @@ def test_it_can_be_entered_again_and_inside_itself(make: Make) -> None:
         np.testing.assert_array_equal(runner.infer({runner.input.name: image()})[name], wanted)
 
 
+def test_it_can_be_restarted_while_it_is_open_in_one_place(make: Make) -> None:
+    runner = make()
+    name = runner.outputs[0].name
+    with pytest.raises(RunnerError, match="not active"):
+        runner.restart()
+    with runner:
+        wanted = runner.infer({runner.input.name: image()})[name].copy()
+        runner.restart()
+        np.testing.assert_array_equal(runner.infer({runner.input.name: image()})[name], wanted)
+        with runner, pytest.raises(RunnerError, match="open in a second place"):
+            runner.restart()
+        np.testing.assert_array_equal(runner.infer({runner.input.name: image()})[name], wanted)
+
+
 def test_an_error_inside_the_context_frees_it(make: Make) -> None:
     runner = make()
     with pytest.raises(KeyError), runner:
@@ -190,6 +204,31 @@ def test_two_runners_in_two_threads_do_not_disturb_each_other(make: Make) -> Non
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+class Lost(FakeRunner):
+    """Its second load fails."""
+
+    loads = 0
+
+    def _activate(self) -> None:
+        self.loads += 1
+        if self.loads == 2:
+            raise RunnerError("the device was lost")
+        super()._activate()
+
+
+def test_a_restart_that_fails_leaves_the_runner_closed_and_it_can_be_opened_again() -> None:
+    runner = Lost(shape=(16, 16))
+    with runner:
+        with pytest.raises(RunnerError, match="device was lost"):
+            runner.restart()
+        with pytest.raises(RunnerError, match="not active"):
+            runner.infer({runner.input.name: image()})
+    with runner:
+        runner.infer({runner.input.name: image()})
+    with pytest.raises(RunnerError, match="not active"):
+        runner.infer({runner.input.name: image()})
 
 
 def test_names_of_runners() -> None:

@@ -14,7 +14,6 @@ from edge_runtime.result import Result
 from edge_runtime.runners.fake import FakeRunner
 from edge_runtime.sinks import CallbackSink, CollectSink
 from edge_runtime.streaming import Branch, ErrorPolicy, Pipeline, Rung, StreamEvent
-from edge_runtime.streaming.failing import restart_runner
 
 MakeBranch = Callable[..., Branch]
 MakeFrames = Callable[..., Any]
@@ -78,17 +77,6 @@ def test_a_model_is_loaded_again_and_given_up_when_that_does_not_help(
         hopeless.run(frames(8))
     assert isinstance(caught.value.__cause__, InferenceError)
     assert hopeless.report.branches["seg"].ledger.in_flight == 0
-
-
-def test_a_runner_open_in_two_places_cannot_be_restarted() -> None:
-    runner = Counting()
-    with runner:
-        restart_runner(runner)
-        assert runner.loads == 2
-        with runner, pytest.raises(PipelineError, match="open in a second place"):
-            restart_runner(runner)
-        assert runner.loads == 2
-    assert runner._active == 0
 
 
 def test_give_up_counts_failures_in_a_row(make_branch: MakeBranch, frames: MakeFrames) -> None:
