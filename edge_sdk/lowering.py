@@ -39,8 +39,7 @@ from edge_export._run import check_runners
 from edge_export.agree import MIN_AGREEMENT, MIN_SQNR_DB
 from edge_export.verify import MAX_DROP_POINTS
 from edge_runtime.atomic import write_bytes
-from edge_runtime.bundle import Bundle, InputSpec, OutputSpec
-from edge_runtime.bundle._signature import make_signature
+from edge_runtime.bundle import Bundle, InputSpec, OutputSpec, private_key_id
 from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess import Preprocessor, PreprocessSpec
 from edge_runtime.preprocess.spec import Stack
@@ -298,4 +297,4 @@ def _key(section: ExportSection, base: Path) -> Path | None:
 
 def _key_id(key: Path | None) -> str:
     """Which key signs: the sha256 of its public half; empty without one."""
-    return "" if key is None else str(msgspec.json.decode(make_signature(b"", key))["key_id"])
+    return "" if key is None else private_key_id(key)

@@ -16,7 +16,7 @@ from edge_export._lint import LintTarget
 from edge_export._lower import DEFAULT_TARGETS, PRECISIONS, Precision
 from edge_export._retype import QdqForm
 from edge_export.ranges import Method
-from edge_runtime.bundle._manifest_outputs import check_outputs
+from edge_runtime.bundle import check_outputs
 from edge_runtime.bundle.manifest import OutputKind, OutputSpec
 from edge_runtime.errors import BundleFormatError, ConfigError
 from edge_runtime.preprocess.spec import PreprocessSpec

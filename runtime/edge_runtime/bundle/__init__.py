@@ -1,7 +1,8 @@
 """The `.edge` file: one signed archive from host to device. `docs/bundle.md` is the specification."""
 
+from edge_runtime.bundle._manifest_outputs import check_outputs
 from edge_runtime.bundle._npy import npy_bytes
-from edge_runtime.bundle._signature import SignatureInfo, TrustedKey, generate_key, load_trusted_key
+from edge_runtime.bundle._signature import SignatureInfo, TrustedKey, generate_key, load_trusted_key, private_key_id
 from edge_runtime.bundle.limits import Limits
 from edge_runtime.bundle.manifest import (
     SCHEMA_VERSION,
@@ -37,10 +38,12 @@ __all__ = [
     "TensorFacts",
     "TrustedKey",
     "Variant",
+    "check_outputs",
     "generate_key",
     "inspect_model",
     "load_trusted_key",
     "npy_bytes",
+    "private_key_id",
     "schema_version",
     "sign_bundle",
     "verify_bundle",

@@ -19,7 +19,15 @@ import msgspec
 from edge_runtime.errors import BundleFormatError, BundleSignatureError, ConfigError
 from edge_runtime.optional import require
 
-__all__ = ["SignatureInfo", "TrustedKey", "check_signature", "generate_key", "load_trusted_key", "make_signature"]
+__all__ = [
+    "SignatureInfo",
+    "TrustedKey",
+    "check_signature",
+    "generate_key",
+    "load_trusted_key",
+    "make_signature",
+    "private_key_id",
+]
 
 KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 KEY_SOURCE_BYTES = 16 << 10  # a PEM key has about 120
@@ -105,17 +113,15 @@ def make_signature(manifest: bytes, private_key: Path | str | bytes, password: b
 
     Raises `ConfigError` when the key cannot be read; its content is never part of a message.
     """
-    shown, data = _key_bytes(private_key)
-    serialization, ed25519 = _crypto()
-    try:
-        key = serialization.load_pem_private_key(data, password=password)
-    except Exception as error:
-        raise ConfigError(f"{shown} is not a readable private key in PEM form ({type(error).__name__})") from error
-    if not isinstance(key, ed25519.Ed25519PrivateKey):
-        raise ConfigError(f"{shown} holds a {type(key).__name__}; an ed25519 private key is needed")
-    public = TrustedKey(raw=key.public_key().public_bytes_raw())
+    key = _private_key(private_key, password)
+    key_id = TrustedKey(raw=key.public_key().public_bytes_raw()).key_id
     value = base64.b64encode(key.sign(manifest)).decode("ascii")
-    return _encode(_Signature(algorithm="ed25519", key_id=public.key_id, signature=value))
+    return _encode(_Signature(algorithm="ed25519", key_id=key_id, signature=value))
+
+
+def private_key_id(private_key: Path | str | bytes, password: bytes | None = None) -> str:
+    """The key id of what `private_key` signs, which is its public half's. Raises as `make_signature`."""
+    return TrustedKey(raw=_private_key(private_key, password).public_key().public_bytes_raw()).key_id
 
 
 def generate_key(private_path: Path | str, public_path: Path | str) -> str:
@@ -135,6 +141,18 @@ def generate_key(private_path: Path | str, public_path: Path | str) -> str:
         Path(private_path).unlink()
         raise
     return TrustedKey(raw=key.public_key().public_bytes_raw()).key_id
+
+
+def _private_key(source: Path | str | bytes, password: bytes | None) -> Any:
+    shown, data = _key_bytes(source)
+    serialization, ed25519 = _crypto()
+    try:
+        key = serialization.load_pem_private_key(data, password=password)
+    except Exception as error:
+        raise ConfigError(f"{shown} is not a readable private key in PEM form ({type(error).__name__})") from error
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise ConfigError(f"{shown} holds a {type(key).__name__}; an ed25519 private key is needed")
+    return key
 
 
 def _parse(data: bytes) -> _Signature:

@@ -15,7 +15,7 @@ import edge_craft as craft
 import pytest
 from edge_craft import Part, parts, zipped
 
-from edge_runtime.bundle import Bundle, generate_key, load_trusted_key, sign_bundle, verify_bundle
+from edge_runtime.bundle import Bundle, generate_key, load_trusted_key, private_key_id, sign_bundle, verify_bundle
 from edge_runtime.errors import BundleError, BundleFormatError, BundleSignatureError, ConfigError
 
 pytest.importorskip("cryptography", reason="signatures need the extra 'sign'")
@@ -75,6 +75,7 @@ def test_trust_as_path_text_pem_bytes_or_raw_bytes(signed: Path, keys: tuple[Pat
 
 def test_signing_again_replaces(signed: Path, tmp_path: Path) -> None:
     key_id = generate_key(tmp_path / "k", tmp_path / "k.pub")
+    assert private_key_id(tmp_path / "k") == key_id
     report = sign_bundle(signed, (tmp_path / "k").read_bytes())
     assert report.signature is not None
     assert report.signature.key_id == key_id
