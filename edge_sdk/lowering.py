@@ -27,6 +27,7 @@ from edge_export import (
     ModelCard,
     Origin,
     VerificationReport,
+    check_runners,
     choose_frames,
     export_torch,
     lower,
@@ -35,7 +36,6 @@ from edge_export import (
     verify_agreement,
     verify_variants,
 )
-from edge_export._run import check_runners
 from edge_export.agree import MIN_AGREEMENT, MIN_SQNR_DB
 from edge_export.verify import MAX_DROP_POINTS
 from edge_runtime.atomic import write_bytes

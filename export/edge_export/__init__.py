@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edge_export._lint import Finding, lint, require_clean, rule_table
     from edge_export._lower import LoweredVariant, LoweringReport, lower
     from edge_export._package import Parity, measure_parity, package, self_test
+    from edge_export._run import check_runners, run_variant
     from edge_export._sbom import Origin
     from edge_export._tidy import convert_opset, tidy
     from edge_export.agree import AgreementReport, AgreementScore, verify_agreement
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from edge_export.ranges import Ranges, collect_ranges
     from edge_export.sensitivity import measure_sensitivity
     from edge_export.torch_export import export_torch, torch_parity
-    from edge_export.verify import VariantScore, VerificationReport, run_variant, verify_variants
+    from edge_export.verify import VariantScore, VerificationReport, verify_variants
 
 __version__ = "0.1.0"
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "VerificationReport",
     "__version__",
     "check_model",
+    "check_runners",
     "choose_frames",
     "collect_ranges",
     "convert_opset",
@@ -76,9 +78,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "mixed_precision": "mixed",
-    "measure_sensitivity": "sensitivity",
-    "choose_frames": "frame_choice",
     "AgreementReport": "agree",
     "AgreementScore": "agree",
     "Divergence": "divergence",
@@ -94,6 +93,8 @@ _HOMES = {
     "VariantScore": "verify",
     "VerificationReport": "verify",
     "check_model": "gate",
+    "check_runners": "_run",
+    "choose_frames": "frame_choice",
     "collect_ranges": "ranges",
     "convert_opset": "_tidy",
     "count_macs": "macs",
@@ -103,12 +104,14 @@ _HOMES = {
     "lint": "_lint",
     "lower": "_lower",
     "measure_parity": "_package",
+    "measure_sensitivity": "sensitivity",
+    "mixed_precision": "mixed",
     "package": "_package",
     "require_clean": "_lint",
     "rtx_gate": "gate",
     "rule_table": "_lint",
     "run_model": "gate",
-    "run_variant": "verify",
+    "run_variant": "_run",
     "self_test": "_package",
     "tidy": "_tidy",
     "to_cpu_int8": "cpu_int8",

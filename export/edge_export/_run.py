@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,19 +9,13 @@ import numpy.typing as npt
 
 from edge_runtime.bundle.manifest import InputSpec, OutputSpec
 from edge_runtime.errors import ConfigError
-from edge_runtime.runners import RUNNER_TARGETS, available_runners
-from edge_runtime.runners.base import Runner
+from edge_runtime.runners import RUNNER_TARGETS, available_runners, open_runner
 
-__all__ = ["DEFAULT_RUNNER", "check_runners", "open_runner", "run_variant", "runners_of"]
+__all__ = ["DEFAULT_RUNNER", "check_runners", "run_variant", "runners_of"]
 
 Float32 = npt.NDArray[np.float32]
 
 DEFAULT_RUNNER = "onnxruntime"
-_HOMES = {
-    "onnxruntime": ("edge_runtime.runners.onnxruntime", "OrtRunner"),
-    "openvino": ("edge_runtime.runners.openvino", "OpenVinoRunner"),
-    "tensorrt": ("edge_runtime.runners.tensorrt", "TensorRtRunner"),
-}
 
 
 def check_runners(runners: Sequence[str]) -> None:
@@ -48,16 +41,6 @@ def runners_of(variant: str, runners: Sequence[str], targets: Mapping[str, Seque
     return tuple(name for name in runners if RUNNER_TARGETS[name] in targets[variant]) or (DEFAULT_RUNNER,)
 
 
-def open_runner(
-    runner: str, data: bytes, variant: str, input_spec: InputSpec, output_specs: tuple[OutputSpec, ...]
-) -> Runner:
-    """The runner of that name on `data`, one thread, not yet activated. Raises `ConfigError` for an unknown one."""
-    check_runners([runner])
-    module, name = _HOMES[runner]
-    opened: Runner = getattr(importlib.import_module(module), name)(data, variant, input_spec, output_specs)
-    return opened
-
-
 def run_variant(
     data: bytes,
     name: str,
@@ -71,6 +54,7 @@ def run_variant(
 
     Raises `RunnerError` and its kin when the runner refuses the model, an input, or the values are not finite.
     """
+    check_runners([runner])
     with open_runner(runner, data, name, input_spec, output_specs) as opened:
         found = (opened.infer({input_spec.name: sample}) for sample in inputs)
         return [{name: array.copy() for name, array in outputs.items()} for outputs in found]

@@ -29,7 +29,6 @@ __all__ = [
     "VerificationReport",
     "check_overrides",
     "ends",
-    "run_variant",
     "sqnr_db",
     "verify_variants",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_runtime.runners.base import Arrays, Runner
-from edge_runtime.runners.choice import RUNNER_TARGETS, available_runners, create_runner
+from edge_runtime.runners.choice import RUNNER_TARGETS, available_runners, create_runner, open_runner
 from edge_runtime.runners.fake import FakeRunner
 from edge_runtime.runners.onnxruntime import OrtRunner
 from edge_runtime.runners.openvino import OpenVinoRunner
@@ -17,4 +17,5 @@ __all__ = [
     "Runner",
     "available_runners",
     "create_runner",
+    "open_runner",
 ]
