@@ -6,7 +6,14 @@ import threading
 import time
 from typing import Protocol
 
-__all__ = ["Clock", "ManualClock", "MonotonicClock"]
+__all__ = ["Clock", "ManualClock", "MonotonicClock", "Waitable"]
+
+
+class Waitable(Protocol):
+    """What a clock can wait on: a held `threading.Condition`, or anything else that has its `wait`."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return when woken (True), or after `timeout` seconds (False)."""
 
 
 class Clock(Protocol):
@@ -15,8 +22,8 @@ class Clock(Protocol):
     def now_ns(self) -> int:
         """Monotonic time in nanoseconds."""
 
-    def wait(self, condition: threading.Condition, timeout_ns: int | None) -> None:
-        """Wait on a held `condition` until notified or `timeout_ns` of this clock's time have passed."""
+    def wait(self, condition: Waitable, timeout_ns: int | None) -> None:
+        """Wait on `condition` until woken or `timeout_ns` of this clock's time have passed."""
 
     def sleep_until_ns(self, time_ns: int) -> None:
         """Return once `now_ns() >= time_ns`."""
@@ -25,10 +32,9 @@ class Clock(Protocol):
 class MonotonicClock:
     """The system's monotonic clock."""
 
-    def now_ns(self) -> int:
-        return time.monotonic_ns()
+    now_ns = staticmethod(time.monotonic_ns)
 
-    def wait(self, condition: threading.Condition, timeout_ns: int | None) -> None:
+    def wait(self, condition: Waitable, timeout_ns: int | None) -> None:
         condition.wait(None if timeout_ns is None else max(0, timeout_ns) / 1e9)
 
     def sleep_until_ns(self, time_ns: int) -> None:
@@ -57,7 +63,7 @@ class ManualClock:
         with self._lock:
             self._now += by_ns
 
-    def wait(self, condition: threading.Condition, timeout_ns: int | None) -> None:
+    def wait(self, condition: Waitable, timeout_ns: int | None) -> None:
         # one short real wait: the caller re-reads its predicate and this clock, and waits again
         condition.wait(0.001)
 

@@ -116,6 +116,28 @@ def test_threads_lose_nothing_uncounted_and_keep_order(policy: HandOff, capacity
         assert not lost
 
 
+@pytest.mark.parametrize("capacity", [1, 2])
+def test_several_takers_and_putters_wake_each_other(capacity: int) -> None:
+    box: Mailbox[int] = Mailbox(policy="block", capacity=capacity, clock=MonotonicClock())
+    taken: list[int] = []
+
+    def consume() -> None:
+        while (item := box.take()) is not None:
+            taken.append(item)
+
+    takers = [threading.Thread(target=consume) for _ in range(4)]
+    putters = [threading.Thread(target=lambda: [box.put(k) for k in range(500)]) for _ in range(4)]
+    for thread in (*takers, *putters):
+        thread.start()
+    for thread in putters:
+        thread.join(20)
+    box.close()
+    for thread in takers:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in (*takers, *putters))
+    assert sorted(taken) == sorted(list(range(500)) * 4)
+
+
 def test_close_wakes_a_blocked_put_and_a_blocked_take() -> None:
     full: Mailbox[int] = Mailbox(policy="block", capacity=1, clock=MonotonicClock())
     empty: Mailbox[int] = Mailbox(policy="block", capacity=1, clock=MonotonicClock())
