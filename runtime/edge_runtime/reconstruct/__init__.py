@@ -13,8 +13,10 @@ from edge_runtime.reconstruct.compare import (
     wire_error,
 )
 from edge_runtime.reconstruct.compound import Compounder, CompoundKernel, CompoundMode, compound, warm_up
+from edge_runtime.reconstruct.editable import EditableCompounder
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid, grid_of_sweep
 from edge_runtime.reconstruct.holes import FillMethod, fill_holes
+from edge_runtime.reconstruct.labels import FusedLabels, LabelCompounder, fuse_labels, segment
 from edge_runtime.reconstruct.live import LiveCompounder, LiveState
 from edge_runtime.reconstruct.measure import Quantity, VolumeMeasure, measure_volume
 from edge_runtime.reconstruct.mesh import Mesh, isosurface, mask_surface
@@ -27,6 +29,7 @@ from edge_runtime.reconstruct.one_call import Reconstruction, ReconstructSetting
 from edge_runtime.reconstruct.pictures import TurnAxis, draw_turntable, turntable, write_turntable
 from edge_runtime.reconstruct.slices import draw_slices, orthogonal_slices
 from edge_runtime.reconstruct.sweep import FrameStack, RecordedSweep, Sweep, sweep_of_poses, sweep_of_sequence
+from edge_runtime.reconstruct.uncertainty import UncertaintyCompounder, pose_uncertainty, position_sigma
 from edge_runtime.reconstruct.volume import Volume
 from edge_runtime.reconstruct.volume_files import VOLUME_SUFFIXES, write_volume
 
@@ -37,8 +40,11 @@ __all__ = [
     "CompoundKernel",
     "CompoundMode",
     "Compounder",
+    "EditableCompounder",
     "FillMethod",
     "FrameStack",
+    "FusedLabels",
+    "LabelCompounder",
     "LiveCompounder",
     "LiveState",
     "Mesh",
@@ -49,6 +55,7 @@ __all__ = [
     "RecordedSweep",
     "Sweep",
     "TurnAxis",
+    "UncertaintyCompounder",
     "Volume",
     "VolumeError",
     "VolumeField",
@@ -63,6 +70,7 @@ __all__ = [
     "draw_turntable",
     "error_map",
     "fill_holes",
+    "fuse_labels",
     "grid_of_sweep",
     "isosurface",
     "locate_wire",
@@ -70,8 +78,11 @@ __all__ = [
     "measure_volume",
     "orthogonal_slices",
     "parity",
+    "pose_uncertainty",
+    "position_sigma",
     "read_nrrd",
     "reconstruct",
+    "segment",
     "sweep_of_poses",
     "sweep_of_sequence",
     "turntable",
