@@ -28,7 +28,7 @@ def position_sigma(covariance: F64, geometry: FrameGeometry, shape: tuple[int, i
 
     `covariance` (6, 6) is that of `Pose`: rotation in rad (about x, y, z), then translation in mm, of a small motion
     `T_world_image @ exp(xi)` (a right perturbation, in the axes of the image frame). A pixel p, in mm, then moves by
-    `J xi`, `J = R [-[p]x, I]`, so the covariance of its position is `J C J^T` (Barfoot and Furgale, IEEE Trans. Robotics 30,
+    `J xi`, `J = R [-[p]x, I]`, so the covariance of its position is `J C J^T` (Barfoot and Furgale, IEEE T-RO 30,
     2014, to first order); its trace, whose root this is, does not depend on R. Raises `ConfigError` when the
     matrix is no covariance and `GeometryError` when the millimetres are not trusted.
     """
