@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from edge_runtime.calibration.files import (
+    WirePhantom,
+    WirePoints,
+    read_calibration,
+    read_phantom,
+    read_wire_points,
+    wire_points,
+    write_calibration,
+)
 from edge_runtime.calibration.pivot import PivotCalibration, PivotSettings, calibrate_pivot
+from edge_runtime.calibration.recorded import read_recorded_poses, recorded_poses
 from edge_runtime.calibration.residuals import Residuals, draw_residuals
 from edge_runtime.calibration.spatial import (
     NWire,
@@ -19,6 +29,7 @@ from edge_runtime.calibration.temporal import (
     image_motion,
     pose_motion,
 )
+from edge_runtime.calibration.wire_images import find_wires
 
 __all__ = [
     "NWire",
@@ -29,12 +40,22 @@ __all__ = [
     "SpatialSettings",
     "TemporalCalibration",
     "TemporalSettings",
+    "WirePhantom",
+    "WirePoints",
     "calibrate_image",
     "calibrate_offset",
     "calibrate_pivot",
     "draw_residuals",
+    "find_wires",
     "image_motion",
     "middle_points",
     "pose_motion",
+    "read_calibration",
+    "read_phantom",
+    "read_recorded_poses",
+    "read_wire_points",
+    "recorded_poses",
     "reprojection_error",
+    "wire_points",
+    "write_calibration",
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edge_runtime.cli.calibrate import register as register_calibrate
 from edge_runtime.cli.guard import Json, emit_json, guarded, new_app
 from edge_runtime.cli.reconstruct import register as register_reconstruct
 
@@ -15,6 +16,7 @@ __all__ = ["app"]
 app = new_app("edge_runtime", "Run `.edge` bundles on ultrasound frames within a latency budget. Not a medical device.")
 
 register_reconstruct(app)
+register_calibrate(app)
 
 Edge = Annotated[Path, typer.Argument(metavar="FILE.edge", help="The bundle.")]
 Runner = Annotated[str | None, typer.Option(help="onnxruntime (without), openvino, tensorrt, or auto: measure all.")]

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["read_calibration", "register"]
 
-MAX_CALIBRATION_BYTES = 1 << 20
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
@@ -29,46 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 def read_calibration(path: Path, name: str = "ImageToProbe") -> npt.NDArray[np.float64]:
-    """The matrix (4, 4) in a file: 16 numbers row by row as text, or the `Transform` of that name in a PLUS XML file.
+    """`edge_runtime.calibration.read_calibration`."""
+    from edge_runtime.calibration import read_calibration as read
 
-    Raises `ConfigError` when the file cannot be read, is larger than 1 MiB, or holds no such matrix.
-    """
-    import numpy as np
-
-    try:
-        raw = path.read_bytes()[: MAX_CALIBRATION_BYTES + 1]
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    if len(raw) > MAX_CALIBRATION_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_CALIBRATION_BYTES} bytes; a calibration is one matrix")
-    text = raw.decode("utf-8", "replace")
-    if "<" in text:
-        text = _matrix_of_xml(path, text, name)
-    try:
-        numbers = [float(word) for word in text.replace(",", " ").split()]
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}; 16 numbers row by row, or a PLUS XML file, are needed") from error
-    if len(numbers) != 16 or not np.isfinite(numbers).all():
-        raise ConfigError(f"{path} holds {len(numbers)} numbers; 16 finite ones, row by row, are needed")
-    return np.array(numbers).reshape(4, 4)
-
-
-def _matrix_of_xml(path: Path, text: str, name: str) -> str:
-    import xml.etree.ElementTree as ElementTree
-
-    from edge_runtime.sources.tracked import split_name
-
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ConfigError(f"{path} declares a document type; a PLUS configuration has none")
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise ConfigError(f"{path} is no XML: {error}") from error
-    start, end = split_name(name)
-    found = {f"{t.get('From')}To{t.get('To')}": t.get("Matrix") or "" for t in root.iter("Transform")}
-    if name not in found:
-        raise ConfigError(f"{path} has no Transform From={start} To={end}; it has {sorted(found) or 'none'}")
-    return found[name]
+    return read(path, name)
 
 
 def _numbers(name: str, text: str | None, count: int, kind: Callable[[str], Any]) -> tuple[Any, ...] | None:
