@@ -27,7 +27,7 @@ from edge_runtime.sinks.base import Sink
 from edge_runtime.sinks.partial_file import PartialFile
 from edge_runtime.sinks.record import result_fields
 
-__all__ = ["MAGIC", "Block", "RecorderSink", "output_digests", "read_block", "read_magic"]
+__all__ = ["MAGIC", "Block", "RecorderSink", "frame_block", "output_digests", "read_block", "read_magic"]
 
 MAGIC = b"edge-recording/1"
 
@@ -73,7 +73,7 @@ class RecorderSink(Sink):
         frame = result.frame
         known = self._last is not None and self._last is frame
         content = {"kind": "result", **result_fields(result), "digests": output_digests(result)}
-        blocks = [] if known else [_block(_frame_fields(frame), frame.image.tobytes())]
+        blocks = [] if known else [frame_block(frame)]
         blocks.append(_block(content))
         if self._file.size + sum(map(len, blocks)) > self._max_bytes - _RESERVE:
             raise PipelineError(f"the recording {self._file.path.name} is full at {self._max_bytes / 2**20:.3g} MiB")
@@ -110,6 +110,11 @@ def output_digests(result: Result) -> dict[str, str]:
         for name, array in arrays.items()
         if array is not None
     }
+
+
+def frame_block(frame: Frame) -> bytes:
+    """The block of a frame, as `read_block` reads it."""
+    return _block(_frame_fields(frame), frame.image.tobytes())
 
 
 def _frame_fields(frame: Frame) -> dict[str, Any]:

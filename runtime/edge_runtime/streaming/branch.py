@@ -12,7 +12,7 @@ from edge_runtime.streaming.contracts import Postprocess, Preprocess
 from edge_runtime.streaming.failing import ErrorPolicy
 from edge_runtime.streaming.policy import LadderPolicy, Policy
 
-__all__ = ["Branch", "Rung", "RungReport"]
+__all__ = ["Branch", "Measured", "Rung", "RungReport"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,6 +56,15 @@ class RungReport:
         return f"{self.variant} on {self.runner}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A ladder that was measured before, on this machine: what was found about every declared rung, and the costs of
+    those that were kept as (stage, rung, ns)."""
+
+    reports: tuple[RungReport, ...]
+    costs: tuple[tuple[str, int, int], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Branch:
     """What a pipeline does with each frame under one name.
@@ -65,6 +74,7 @@ class Branch:
     change the result in place before it is published; it is the first thing to be left out, and a result without it
     is `degraded`. `policy` makes a fresh policy for every stream. All rungs take the same input. `left_out` tells of
     rungs that could not be used before warm-up, for the report. `errors` says what happens when a stage raises.
+    With `measured` the rungs are those that were kept: warm-up calls each once and measures nothing.
     """
 
     preprocess: Preprocess
@@ -77,6 +87,7 @@ class Branch:
     preprocess_sha256: str = ""
     left_out: tuple[RungReport, ...] = ()
     errors: ErrorPolicy = field(default_factory=ErrorPolicy)
+    measured: Measured | None = None
 
     def __post_init__(self) -> None:
         if not self.rungs:

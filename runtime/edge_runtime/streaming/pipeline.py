@@ -274,6 +274,11 @@ class Pipeline:
         what the whole is run with."""
         return describe(self.branches, self.sinks, self._settings, warm_up_runs=self.warm_up_runs)
 
+    def newest_frame(self, branch: str) -> Frame:
+        """The frame of the newest good result of `branch` in the running stream, else the one for warm-up."""
+        newest = self._run.steps[branch].newest if self._run is not None and self._running else None
+        return newest.frame if newest is not None else self._warm_up_frame or synthetic_frame(self.clock)
+
     def tell(self, message: str, *, branch: str = "", frame: int | None = None) -> None:
         """Put an event of the program's own (`told`) into the report of the running stream. Any thread."""
         if self._run is None or not self._running:
@@ -295,7 +300,7 @@ class Pipeline:
                 make,
                 self._run if self._running else None,
                 before=self.branches[name],
-                frame=self._warm_up_frame or synthetic_frame(self.clock),
+                frame=self.newest_frame(name),
                 warm_up_runs=self.warm_up_runs,
                 trial_frames=trial_frames,
                 timeout_s=timeout_s,

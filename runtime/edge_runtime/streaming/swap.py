@@ -39,13 +39,14 @@ def exchange(
 ) -> Exchanged:
     """Put what `make` returns in the place of branch `name` (`before`) of `run`; blocks until the trial is over.
 
-    1. In the calling thread: `make` (which loads and tests the bundle), the runners are activated, each rung is warmed
-       up on the newest frame (else `frame`). Whatever raises here leaves the stream as it was.
+    1. In the calling thread: `make`, the runners are activated one after the other, each rung is warmed up on `frame`.
+       Whatever raises here leaves the stream as it was.
     2. Between two frames the new branch takes over. Cadence and budget stay; the ledger goes on.
     3. A frame that fails among the next `trial_frames` puts the old branch back at once, and `PipelineError` is raised.
        After `timeout_s`, or when the stream ends, the trial is over whatever is missing.
 
-    Loading in this process can hold the interpreter: session creation of ONNX Runtime does not release the GIL.
+    What `make` does in this process competes with the stream for the interpreter: `edge_runtime.rehearsal` does the
+    long part in another.
     """
     step = None if run is None else run.steps[name]
     with ExitStack() as stack:
@@ -53,8 +54,7 @@ def exchange(
             branch = replace(make(), cadence=before.cadence, budget_ms=before.budget_ms)
             for rung in branch.rungs:
                 stack.enter_context(rung.runner)
-            newest = None if step is None else step.newest
-            ladder = warm_up(branch, frame if newest is None else newest.frame, runs=warm_up_runs, clock=clock)
+            ladder = warm_up(branch, frame, runs=warm_up_runs, clock=clock)
         except Exception as error:
             if run is not None:
                 run.journal.tell("swap_failed", f"nothing was changed: {type(error).__name__}: {error}", branch=name)

@@ -33,20 +33,24 @@ def synthetic_frame(clock: Clock, shape: tuple[int, int] = (480, 640)) -> Frame:
 def warm_up(branch: Branch, frame: Frame, *, runs: int, clock: Clock) -> Ladder:
     """Run every rung `runs` times on `frame` after one call that is not counted, and keep those worth keeping.
 
-    The declared order is the order of preference; rungs of equal rank are tried from the cheapest on. The first rung
+    The rungs take turns (A, B, C, A, B, C ...), so that a change of the processor's clock meets all of them. The
+    declared order is the order of preference; rungs of equal rank are tried from the cheapest on. The first rung
     always stays, each further one only when its median is at least 5 % below that of the last one kept. So the ladder
-    is ordered by latency as well. With `runs` 0 nothing is measured and all stay. Runners must be active. Raises what
-    preprocessing, runner or postprocessing raise.
+    is ordered by latency as well. With `runs` 0 nothing is measured and all stay; a branch that was `measured`
+    elsewhere has each rung called once and keeps what was found. Runners must be active. Raises what preprocessing,
+    runner or postprocessing raise.
     """
+    if branch.measured is not None:
+        _take_turns(branch, frame, 1, clock)
+        return Ladder(rungs=branch.rungs, reports=branch.measured.reports, costs=branch.measured.costs)
     if runs == 0:
         reports = tuple(_report(rung, None, 0, "not measured", kept=True) for rung in branch.rungs)
         return Ladder(rungs=branch.rungs, reports=(*reports, *branch.left_out))
     measured = []
-    for place, rung in enumerate(branch.rungs):
-        samples = [_measure(branch, rung, frame, clock) for _ in range(runs + 1)][1:]
+    taken = _take_turns(branch, frame, runs + 1, clock)
+    for place, (rung, (_, *samples)) in enumerate(zip(branch.rungs, taken, strict=True)):
         median = int(np.median([infer + post for _, infer, post in samples]))
         measured.append((place if rung.rank is None else rung.rank, median, rung, samples))
-    branch.reset()
     kept: list[Rung] = []
     found: list[RungReport] = []
     costs: list[tuple[str, int, int]] = []
@@ -61,6 +65,16 @@ def warm_up(branch: Branch, frame: Frame, *, runs: int, clock: Clock) -> Ladder:
         kept.append(rung)
         found.append(_report(rung, median, runs, "", kept=True))
     return Ladder(rungs=tuple(kept), reports=(*found, *branch.left_out), costs=tuple(costs))
+
+
+def _take_turns(branch: Branch, frame: Frame, rounds: int, clock: Clock) -> list[list[tuple[int, int, int]]]:
+    """The durations of each rung in each round; nothing is remembered of the frame afterwards."""
+    taken: list[list[tuple[int, int, int]]] = [[] for _ in branch.rungs]
+    for _ in range(rounds):
+        for rung, durations in zip(branch.rungs, taken, strict=True):
+            durations.append(_measure(branch, rung, frame, clock))
+    branch.reset()
+    return taken
 
 
 def _report(rung: Rung, median_ns: int | None, runs: int, note: str, *, kept: bool) -> RungReport:
