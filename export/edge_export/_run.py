@@ -52,7 +52,8 @@ def run_variant(
 ) -> list[dict[str, Float32]]:
     """Outputs by name of a variant for each input, by one of the runtime's runners on one thread (copies).
 
-    Raises `RunnerError` and its kin when the runner refuses the model, an input, or the values are not finite.
+    The values are as they come, NaN and infinities too. Raises `RunnerError` and its kin when the runner refuses the
+    model or an input.
     """
     check_runners([runner])
     with open_runner(runner, data, name, input_spec, output_specs) as opened:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from edge_export._run import DEFAULT_RUNNER, check_runners, run_variant, runners_of
 from edge_export.divergence import explain_divergence
-from edge_export.verify import ADVICE, Ends, check_overrides, ends, sqnr_db
+from edge_export.verify import ADVICE, NOT_FINITE, Ends, check_overrides, ends, largest_difference, sqnr_db
 from edge_runtime.bundle.manifest import InputSpec, OutputSpec
 from edge_runtime.errors import ConfigError, LoweringError
 from edge_runtime.metrics.bootstrap import bootstrap_mean
@@ -165,13 +166,14 @@ def _score(
         agreement={key: share.value for key, share in shares.items()},
         agreement_interval={key: ends(share) for key, share in shares.items()},
         sqnr_db={key: sqnr_db([w for _, w in each], [f for f, _ in each]) for key, each in pairs.items()},
-        max_abs=max(float(np.abs(f - w).max()) for each in pairs.values() for f, w in each),
+        max_abs=largest_difference(*zip(*(pair for each in pairs.values() for pair in each), strict=True)),
         file_bytes=len(data),
     )
 
 
 def _failures(score: AgreementScore, least: float, least_db: float) -> list[str]:
-    failed = [
+    failed = [] if math.isfinite(score.max_abs) else [NOT_FINITE]
+    failed += [
         f"{name} agrees in {share:.4f} of its decisions, {least:g} is needed"
         for name, share in score.agreement.items()
         if share < least

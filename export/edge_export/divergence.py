@@ -21,7 +21,7 @@ from edge_export._run import DEFAULT_RUNNER, run_variant
 from edge_runtime.bundle.manifest import InputSpec, OutputSpec
 from edge_runtime.errors import ConfigError, LoweringError
 
-__all__ = ["Divergence", "explain_divergence", "first_divergence", "tensor_noise"]
+__all__ = ["Divergence", "decibels", "explain_divergence", "first_divergence", "tensor_noise"]
 
 Float32 = npt.NDArray[np.float32]
 Model = onnx.ModelProto | bytes
@@ -142,7 +142,7 @@ def tensor_noise(
             truth = wanted[source].astype(np.float64)
             power[name] += float((truth**2).sum())
             errors[name] += float(((truth - found[name]) ** 2).sum())
-    sqnr = {name: _db(power[name], errors[name]) for name in origin}
+    sqnr = {name: decibels(power[name], errors[name]) for name in origin}
     clean = _clean(two) if clean_db is None else clean_db
     return tuple(_row(right, name, origin, sqnr, clean) for name in origin)
 
@@ -232,7 +232,7 @@ def _outputs_alone(
     wanted = _run(left, [], list(inputs), runners[0])
     found = _run(right, [], list(inputs), runners[1])
     return {
-        name: _db(
+        name: decibels(
             sum(float((w[name].astype(np.float64) ** 2).sum()) for w in wanted),
             sum(float(((w[name].astype(np.float64) - f[name]) ** 2).sum()) for w, f in zip(wanted, found, strict=True)),
         )
@@ -241,7 +241,8 @@ def _outputs_alone(
     }
 
 
-def _db(signal: float, noise: float) -> float:
+def decibels(signal: float, noise: float) -> float:
+    """10 log10(signal / noise): infinite without noise; minus infinite without signal, or when noise is not finite."""
     if noise == 0:
         return math.inf
     if not math.isfinite(noise) or signal == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from edge_export._graph import GraphView
 from edge_export._masks import class_map, frame_dice
 from edge_export._run import DEFAULT_RUNNER, check_runners, run_variant, runners_of
 from edge_export._simulate import simulate_types
-from edge_export.divergence import explain_divergence
+from edge_export.divergence import decibels, explain_divergence
 from edge_export.gate import run_model
 from edge_runtime.bundle.manifest import InputSpec, OutputSpec
 from edge_runtime.errors import ConfigError, LoweringError
@@ -24,11 +24,14 @@ from edge_runtime.metrics.bootstrap import Interval, bootstrap_mean, paired_diff
 __all__ = [
     "ADVICE",
     "MAX_DROP_POINTS",
+    "NOT_FINITE",
+    "WORST_DB",
     "Ends",
     "VariantScore",
     "VerificationReport",
     "check_overrides",
     "ends",
+    "largest_difference",
     "sqnr_db",
     "verify_variants",
 ]
@@ -44,6 +47,8 @@ ADVICE = (
     "Use more or better frames for quantization calibration, another method, exclude sensitive convolutions, or "
     "override the gate by name with a reason."
 )
+NOT_FINITE = "its outputs are not finite"
+WORST_DB = -300.0
 _LOOKED_AT = 2  # frames on which the first tensor that diverges is looked for
 
 
@@ -57,8 +62,8 @@ class VariantScore:
     difference of a logit; `flips` the share of pixels whose class differs from the student's.
     `typed_drop_points` is the drop with every FP16 tensor rounded to FP16, which CPU backends do not do
     (`simulate_types`); that of the runner where the file holds none. `allowed_points` is the gate on the larger of both
-    drops; `override` the reason given for letting a failure pass; `divergence` says of a failure where the variant
-    leaves the fp32 file.
+    drops, and logits that are not finite never pass; `override` the reason given for letting a failure pass;
+    `divergence` says of a failure where the variant leaves the fp32 file.
     """
 
     variant: str
@@ -104,7 +109,8 @@ class VerificationReport:
         if self.failed:
             shown = "; ".join(
                 f"{s.variant} loses {max(s.drop_points, s.typed_drop_points):.3f} Dice points on {s.runner}, allowed "
-                f"{s.allowed_points:g}{': ' if s.divergence else ''}{s.divergence}"
+                f"{s.allowed_points:g}{'' if math.isfinite(s.max_abs) else f', and {NOT_FINITE}'}"
+                f"{': ' if s.divergence else ''}{s.divergence}"
                 for s in self.failed
             )
             raise LoweringError(f"{shown}. {ADVICE}")
@@ -201,6 +207,7 @@ class _HeldOut:
         each = self.dice(classes)
         drop = 100.0 * float(self.student.mean() - each.mean())
         typed_drop = drop if typed is None else 100.0 * (float(self.student.mean()) - typed)
+        worst = largest_difference(self.wanted, found)
         return VariantScore(
             variant=name,
             runner=runner,
@@ -210,11 +217,11 @@ class _HeldOut:
             drop_interval=ends(paired_difference(100.0 * self.student, 100.0 * each, groups=self.groups)),
             typed_drop_points=typed_drop,
             sqnr_db=sqnr_db(self.wanted, found),
-            max_abs=max(float(np.abs(a - b).max()) for a, b in zip(self.wanted, found, strict=True)),
+            max_abs=worst,
             flips=float(np.mean([np.mean(a != b) for a, b in zip(self.masks, classes, strict=True)])),
             file_bytes=len(data),
             allowed_points=allowed,
-            passed=max(drop, typed_drop) <= allowed,
+            passed=max(drop, typed_drop) <= allowed and math.isfinite(worst),
         )
 
 
@@ -228,7 +235,9 @@ def _divergence(score: VariantScore, reference: bytes | None, data: bytes, input
     if reference is None:
         return ""
     frames = inputs[:_LOOKED_AT]
-    if score.drop_points <= score.allowed_points:  # it fails in FP16's rounding alone, which the runner does not show
+    if score.drop_points <= score.allowed_points and math.isfinite(
+        score.max_abs
+    ):  # it fails in FP16's rounding alone, which the runner does not show
         typed = simulate_types(onnx.load_model_from_string(data))
         return explain_divergence(reference, typed, frames)
     return explain_divergence(reference, data, frames, runners=(DEFAULT_RUNNER, score.runner))
@@ -279,7 +288,16 @@ def check_overrides(models: Mapping[str, bytes], reasons: Mapping[str, str]) -> 
 
 
 def sqnr_db(wanted: Sequence[Float32], found: Sequence[Float32]) -> float | None:
-    """10 log10(sum wanted^2 / sum (wanted - found)^2) over all arrays; None when they are equal or wanted is all 0."""
+    """10 log10(sum wanted^2 / sum (wanted - found)^2) over all arrays; None when they are equal.
+
+    `WORST_DB` stands for what has no such number: `found` is not finite, or `wanted` is all 0 and `found` is not.
+    """
     signal = sum(float((a.astype(np.float64) ** 2).sum()) for a in wanted)
     noise = sum(float(((a.astype(np.float64) - b) ** 2).sum()) for a, b in zip(wanted, found, strict=True))
-    return 10.0 * math.log10(signal / noise) if noise > 0 and signal > 0 else None
+    found_db = decibels(signal, noise)
+    return None if found_db == math.inf else max(found_db, WORST_DB)
+
+
+def largest_difference(wanted: Iterable[Float32], found: Iterable[Float32]) -> float:
+    """max |wanted - found| over all arrays; NaN or infinite where `found` is not finite."""
+    return float(np.max([np.abs(a - b).max() for a, b in zip(wanted, found, strict=True)]))

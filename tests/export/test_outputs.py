@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from onnx import helper
 from torch import Tensor, nn
 
 from edge_export import ModelCard, export_torch, lower, package, verify_agreement
@@ -151,6 +152,30 @@ def test_bad_arguments(made: dict[str, Any], change: dict[str, Any], message: st
     arguments = {"inputs": made["inputs"], "student": made["models"]["fp32"], **made["contract"], **change}
     with pytest.raises(ConfigError, match=message):
         verify_agreement({"fp16": made["models"]["fp16"]}, **arguments)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.5])
+def test_a_picture_of_nothing_or_of_no_numbers_is_refused(build: Any, value: float) -> None:
+    """Where the student's picture is black there is no signal to hold noise against; only an equal one passes."""
+
+    def constant(value: float) -> bytes:
+        nodes = [
+            helper.make_node("Mul", ["image", "zero"], ["black"]),
+            helper.make_node("Add", ["black", "c"], ["mask"]),
+        ]
+        constants = {"zero": np.float32(0), "c": np.float32(value)}
+        return bytes(build(nodes, constants, input_shape=SHAPE).SerializeToString())
+
+    arguments: dict[str, Any] = {
+        "inputs": [np.ones(SHAPE, np.float32)],
+        "student": constant(0.0),
+        "input_spec": InputSpec(name="image", shape=SHAPE),
+        "output_specs": (OutputSpec(name="mask", shape=SHAPE, kind="image"),),
+    }
+    assert not verify_agreement({"fp16": constant(0.0)}, **arguments).failed
+    reasons = r"mask has -300\.0 dB" if np.isfinite(value) else r"fp16: its outputs are not finite, mask has -300\.0 dB"
+    with pytest.raises(LoweringError, match=reasons):
+        verify_agreement({"fp16": constant(value)}, **arguments)
 
 
 def test_a_failure_says_where_and_how_sure(made: dict[str, Any]) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from edge_export import verify_variants
 from edge_export._masks import class_map, mean_dice
-from edge_runtime.bundle.manifest import OutputSpec
+from edge_export.verify import WORST_DB, largest_difference, sqnr_db
+from edge_runtime.bundle.manifest import InputSpec, OutputSpec
 from edge_runtime.errors import ConfigError, LoweringError
 
 
@@ -83,6 +85,38 @@ def test_a_failing_gate_raises_unless_overridden_by_name(lowered, held_out):
     assert not report.score("int8").passed
     assert report.score("int8").override == "trial on the bench only"
     assert report.score("fp32").override == ""
+
+
+def test_logits_that_are_not_finite_do_not_pass_where_nothing_is_to_be_seen(build):
+    """NaN is no class above 0, so that an empty frame's Dice stays 1: the gate on Dice alone would let it through."""
+    right = build([helper.make_node("Neg", ["image"], ["mask"])], {}, input_shape=(1, 1, 8, 8))
+    wrong = build(
+        [helper.make_node("Neg", ["image"], ["low"]), helper.make_node("Log", ["low"], ["mask"])],
+        {},
+        input_shape=(1, 1, 8, 8),
+    )
+    arguments = {
+        "inputs": [np.ones((1, 1, 8, 8), np.float32)],
+        "labels": [np.zeros((8, 8), np.uint8)],
+        "student": right.SerializeToString(),
+        "input_spec": InputSpec(name="image", shape=(1, 1, 8, 8)),
+        "output_specs": (OutputSpec(name="mask", shape=(1, 1, 8, 8), kind="mask_logits"),),
+    }
+    assert verify_variants({"int8": right.SerializeToString()}, **arguments).score("int8").passed
+    with pytest.raises(LoweringError, match=r"int8 loses 0\.000 .* and its outputs are not finite: it diverges first"):
+        verify_variants({"int8": wrong.SerializeToString()}, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "decibel"),
+    [([3.0, 4.0], [3.0, 4.0], None), ([3.0, 4.0], [3.0, 3.5], 20.0), ([0.0], [0.0], None), ([0.0], [1e-3], WORST_DB),
+     ([1.0, 1.0], [1.0, np.nan], WORST_DB), ([1.0], [np.inf], WORST_DB)],
+)  # fmt: skip
+def test_signal_over_noise_by_hand(wanted, found, decibel):
+    """25 / 0.25 is 20 dB; only equal arrays count as equal."""
+    one, two = np.array(wanted, np.float32), np.array(found, np.float32)
+    assert sqnr_db([one], [two]) == (None if decibel is None else pytest.approx(decibel))
+    assert math.isfinite(largest_difference([one, one], [two, one])) == bool(np.isfinite(two).all())
 
 
 @pytest.mark.parametrize(
