@@ -37,7 +37,7 @@ class ArraySource(Source):
     ) -> None:
         _check_images(images)
         count = len(images)
-        if fps is not None and not fps > 0:
+        if fps is not None and not 0 < fps < float("inf"):
             raise ConfigError(f"fps is {fps}; frames per second must be positive")
         self._times = None if times_ns is None else _checked_times(times_ns, count)
         if fps is None and self._times is not None:
@@ -93,6 +93,9 @@ def _checked_times(times_ns: Sequence[int] | npt.NDArray[np.int64], count: int) 
         raise ConfigError(
             f"times_ns have shape {times.shape} and dtype {times.dtype}; ({count},) integer nanoseconds are needed"
         )
+    first, last = int(times.min()), int(times.max())
+    if max(last, last - first) > np.iinfo(np.int64).max:
+        raise ConfigError(f"times_ns go from {first} to {last}; at most 2**63 - 1 ns, and as far apart, are allowed")
     if (np.diff(times.astype(np.int64)) < 0).any():
         raise ConfigError("times_ns fall somewhere; sort the frames by time first")
     return times.astype(np.int64) - int(times[0])

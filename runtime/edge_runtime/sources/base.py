@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,10 +13,12 @@ from edge_runtime.buffers import PoseBuffer
 from edge_runtime.clock import Clock, MonotonicClock
 from edge_runtime.errors import SourceError
 from edge_runtime.frame import Frame, FrameGeometry
+from edge_runtime.sources.given import GivenGeometry
 
 __all__ = ["Source", "with_geometry"]
 
 SourceT = TypeVar("SourceT", bound="Source")
+SLICE_NS = 50_000_000  # of a sleep, so that `interrupt` is noticed
 
 
 class Source(ABC):
@@ -56,6 +59,7 @@ class Source(ABC):
         self.timing_note = timing_note
         self._clock: Clock = MonotonicClock() if clock is None else clock
         self._closed = False
+        self._interrupted = threading.Event()
 
     def read(self) -> Frame | None:
         """The next frame, or None at the end; blocks until it is there.
@@ -87,11 +91,21 @@ class Source(ABC):
             self._closed = True
             self._release()
 
-    def interrupt(self) -> None:  # noqa: B027 - most reads end by themselves
+    def interrupt(self) -> None:
         """Make a `read` that waits in another thread end soon, where it would not by itself; safe from any thread.
 
         Nothing is read afterwards; `close` follows when the reading thread has stopped.
         """
+        self._interrupted.set()
+
+    def _slept_until(self, time_ns: int) -> bool:
+        """Sleep; false when `interrupt` came first."""
+        while not self._interrupted.is_set():
+            now_ns = self._clock.now_ns()
+            if now_ns >= time_ns:
+                return True
+            self._clock.sleep_until_ns(min(time_ns, now_ns + SLICE_NS))
+        return False
 
     @abstractmethod
     def _next(self) -> Frame | None:
@@ -128,7 +142,7 @@ class _GeometrySource(Source):
             timing_note=source.timing_note,
         )
         self._source = source
-        self._geometry = geometry
+        self._geometry = GivenGeometry(geometry)
         self.poses = source.poses
 
     def due_ns(self, index: int) -> int | None:
@@ -136,12 +150,14 @@ class _GeometrySource(Source):
 
     def _next(self) -> Frame | None:
         frame = self._source.read()
-        return None if frame is None else replace(frame, geometry=self._geometry)
+        return None if frame is None else replace(frame, geometry=self._geometry.at(frame.shape))
 
     def _rewind(self) -> None:
         self._source.rewind()
+        self._geometry.restart()
 
     def interrupt(self) -> None:
+        super().interrupt()
         self._source.interrupt()
 
     def _release(self) -> None:
@@ -152,6 +168,7 @@ def with_geometry(source: Source, geometry: FrameGeometry) -> Source:
     """`source` with `geometry` on every frame, in place of what the file says (or does not say).
 
     For millimetres known from elsewhere: `FrameGeometry(row_mm=0.2, column_mm=0.2, origin="user",
-    trusted=True, reason="")`. Closing the result closes `source`.
+    trusted=True, reason="")`. It holds for the size of the first frame: after a change of size it is withdrawn, with
+    the reason. Closing the result closes `source`.
     """
     return _GeometrySource(source, geometry)

@@ -125,7 +125,8 @@ class FaultSource(Source):
                 self._is_lost = True
                 return [self._loss()]
             if fault.kind == "stall":
-                self._clock.sleep_until_ns(self._clock.now_ns() + round(fault.ms * 1e6))
+                if not self._slept_until(self._clock.now_ns() + round(fault.ms * 1e6)):
+                    return [None]
                 self._not_before_ns = self._clock.now_ns()
         back_ns = sum(round(fault.ms * 1e6) for fault in due if fault.kind == "late_stamp")
         copies = 1 + sum(fault.count for fault in due if fault.kind == "duplicate")
@@ -188,6 +189,7 @@ class FaultSource(Source):
         self._restart()
 
     def interrupt(self) -> None:
+        super().interrupt()
         self._source.interrupt()
 
     def _release(self) -> None:

@@ -16,6 +16,7 @@ from edge_runtime.frame import Frame, FrameGeometry
 from edge_runtime.optional import require
 from edge_runtime.sources._jpeg import checked_jpeg
 from edge_runtime.sources.base import Source
+from edge_runtime.sources.given import GivenGeometry
 
 __all__ = ["ImageFolderSource"]
 
@@ -30,8 +31,8 @@ class ImageFolderSource(Source):
     Images of 16 bits are scaled by 255 / (2**bits - 1): give `bits=12` for 12-bit values in 16-bit files.
 
     All frames must have the size of the first that could be read: a change of size is another geometry, so it is
-    a `CorruptFrameError` naming both sizes, unless `mixed_sizes` is true. A file that cannot be read or decoded is
-    a `CorruptFrameError` with the file's name; the next `read` goes on after it.
+    a `CorruptFrameError` naming both sizes, unless `mixed_sizes` is true; `geometry` is then withdrawn. A file that
+    cannot be read or decoded is a `CorruptFrameError` with the file's name; the next `read` goes on after it.
 
     Raises `SourceError` when there is no such folder or no image in it, `ConfigError` for a bad argument.
     """
@@ -48,7 +49,7 @@ class ImageFolderSource(Source):
     ) -> None:
         if not 8 < bits <= 16:
             raise ConfigError(f"bits is {bits}; 9 to 16 used bits of a 16-bit image are allowed")
-        if fps is not None and not fps > 0:
+        if fps is not None and not 0 < fps < float("inf"):
             raise ConfigError(f"fps is {fps}; frames per second must be positive")
         self._files = _listed(Path(path)) if isinstance(path, (str, Path)) else [Path(p) for p in path]
         if not self._files:
@@ -58,7 +59,7 @@ class ImageFolderSource(Source):
         super().__init__(name=folder, frame_count=len(self._files), fps=fps, timing_note=note, clock=clock)
         self._cv2 = require("cv2", "to read images")
         self._scale = 255.0 / ((1 << bits) - 1)
-        self._geometry = FrameGeometry() if geometry is None else geometry
+        self._geometry = GivenGeometry(FrameGeometry() if geometry is None else geometry)
         self._mixed = mixed_sizes
         self._size: tuple[int, int] | None = None
         self._index = 0
@@ -83,7 +84,7 @@ class ImageFolderSource(Source):
             index=index,
             arrival_ns=self._clock.now_ns(),
             device_ns=self.due_ns(index),
-            geometry=self._geometry,
+            geometry=self._geometry.at((size[0], size[1])),
         )
 
     def _image(self, path: Path, index: int) -> npt.NDArray[np.uint8]:
@@ -124,6 +125,7 @@ class ImageFolderSource(Source):
 
     def _rewind(self) -> None:
         self._index = 0
+        self._geometry.restart()
 
 
 def _check_jpeg(data: bytes, path: Path, index: int) -> None:

@@ -14,7 +14,7 @@ from edge_runtime.errors import ConfigError, SourceError, SourceFormatError
 from edge_runtime.frame import FrameGeometry
 from edge_runtime.sources.arrays import ArraySource
 from edge_runtime.sources.base import Source, with_geometry
-from edge_runtime.sources.camera import CameraSource
+from edge_runtime.sources.camera import CameraSource, is_network
 from edge_runtime.sources.dicom import DicomSource
 from edge_runtime.sources.folder import ImageFolderSource
 from edge_runtime.sources.sequence import SequenceSource
@@ -26,7 +26,7 @@ READ = (
     "DICOM (with or without preamble), video (mp4, mov, avi, mpeg, webm, gif), a folder of images or one image "
     "(png, jpg, bmp, tif), tracked sweeps (.igs.mha, .seq.nrrd), recordings of RecorderSink, .npy arrays of uint8 "
     "(N, H, W) or (N, H, W, 3), and "
-    "cameras (an index, /dev/video0, or a GStreamer pipeline)"
+    "cameras (an index, /dev/video0, rtsp:// and http:// addresses, or a GStreamer pipeline)"
 )
 HEAD_BYTES = 256
 VIDEO_STARTS = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"GIF87a", b"GIF89a")
@@ -46,8 +46,9 @@ def open_source(
 ) -> Source:
     """Open a path, a camera, an array, or an already open source (given back as it is).
 
-    The kind of a file is told by its first bytes, never by the suffix. A number, a path to a device and a text with
-    ` ! ` (a GStreamer pipeline) are cameras. `options` go to the source's constructor (`color`,
+    The kind of a file is told by its first bytes, never by the suffix. A number, a path to a device, an address (rtsp,
+    http, ...) and a text with ` ! ` (a GStreamer pipeline) are cameras; so is a text of digits, unless a file has that
+    name. `options` go to the source's constructor (`color`,
     `region` for DICOM; `fps` for arrays and images; ...); `geometry` replaces the millimetres of any kind.
 
     Raises `SourceFormatError`, listing what is read, for another kind of file; `SourceError` when there is nothing
@@ -59,13 +60,20 @@ def open_source(
         source = spec
     elif isinstance(spec, np.ndarray):
         source = _made(ArraySource, spec, clock, options)
-    elif isinstance(spec, int) or (isinstance(spec, str) and " ! " in spec):
-        source = _made(CameraSource, spec, clock, options)
+    elif isinstance(spec, int) or (isinstance(spec, str) and _names_camera(spec)):
+        device = int(spec) if isinstance(spec, str) and spec.isdecimal() else spec
+        source = _made(CameraSource, device, clock, options)
     elif isinstance(spec, (str, Path)):
         source = _from_path(Path(spec), clock, options)
     else:
         raise ConfigError(f"a {type(spec).__name__} cannot be opened; give a path, an array or a Source. Read: {READ}")
     return source if geometry is None else with_geometry(source, geometry)
+
+
+def _names_camera(text: str) -> bool:
+    if not text:
+        raise ConfigError(f"the source is an empty text. Read: {READ}")
+    return " ! " in text or is_network(text) or (text.isdecimal() and not Path(text).exists())
 
 
 def _from_path(path: Path, clock: Clock | None, options: dict[str, Any]) -> Source:

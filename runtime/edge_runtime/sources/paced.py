@@ -90,7 +90,8 @@ class PacedSource(Source):
         if self._end_ns is not None and offset_ns >= self._end_ns:
             return None
         arrival_ns = self._start_ns + offset_ns
-        self._clock.sleep_until_ns(arrival_ns)
+        if not self._slept_until(arrival_ns):
+            return None
         try:
             frame = self._take(offset_ns)
         except CorruptFrameError as error:
@@ -129,6 +130,7 @@ class PacedSource(Source):
         self._restart()
 
     def interrupt(self) -> None:
+        super().interrupt()
         self._source.interrupt()
 
     def _release(self) -> None:

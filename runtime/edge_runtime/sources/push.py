@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.clock import Clock
-from edge_runtime.errors import SourceError
+from edge_runtime.errors import ConfigError, SourceError
 from edge_runtime.frame import Frame, FrameGeometry
 from edge_runtime.sources.base import Source
+from edge_runtime.sources.given import GivenGeometry
 from edge_runtime.streaming.mailbox import HandOff, Mailbox, MailboxCounts
 
 __all__ = ["PushSource"]
@@ -23,7 +24,8 @@ class PushSource(Source):
     Bounded: `policy` "drop_oldest" (the default) and "latest" never make the caller wait, and count what they lose;
     "block" makes `push` wait for room and loses nothing. Index and `arrival_ns` are given when a frame is pushed, so
     time in the queue is inside every latency. `end` lets what is inside be read, then ends the stream; `close` throws
-    it away. Raises `ConfigError` for a policy or capacity that is not one.
+    it away. After a change of size `geometry` is withdrawn, with the reason; one given to `push` is taken as it is.
+    Raises `ConfigError` for a policy, capacity or rate that is not one.
     """
 
     def __init__(
@@ -37,9 +39,11 @@ class PushSource(Source):
         name: str = "push",
         clock: Clock | None = None,
     ) -> None:
+        if fps is not None and not 0 < fps < float("inf"):
+            raise ConfigError(f"fps is {fps}; frames per second must be positive, or None where they are not known")
         note = "" if fps is not None else "frames come when they are pushed; give fps for a nominal rate"
         super().__init__(name=name, live=live, fps=fps, timing_note=note, clock=clock)
-        self._geometry = FrameGeometry() if geometry is None else geometry
+        self._geometry = GivenGeometry(FrameGeometry() if geometry is None else geometry)
         self._box: Mailbox[Frame] = Mailbox(policy=policy, capacity=capacity, clock=self._clock)
         self._pushing = threading.Lock()
         self._index = 0
@@ -64,10 +68,11 @@ class PushSource(Source):
             index=0,
             arrival_ns=now_ns,
             device_ns=device_ns,
-            geometry=self._geometry if geometry is None else geometry,
+            geometry=FrameGeometry() if geometry is None else geometry,
         )
         with self._pushing:  # so that indices enter the mailbox in their order
-            frame = replace(frame, index=self._index)
+            usual = self._geometry.at(frame.shape) if geometry is None else geometry
+            frame = replace(frame, index=self._index, geometry=usual)
             self._index += 1
             return self._box.put(frame)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,12 +9,12 @@ from typing import Literal
 
 from edge_runtime.clock import Clock
 from edge_runtime.errors import ConfigError, CorruptFrameError, SourceError, SourceFormatError
-from edge_runtime.frame import Frame
+from edge_runtime.frame import Frame, FrameGeometry
 from edge_runtime.sources.base import Source
+from edge_runtime.sources.given import withdrawn
 
 __all__ = ["ReconnectCounts", "ReconnectEvent", "Reconnecting"]
 
-SLICE_NS = 50_000_000  # so that `interrupt` is noticed
 EVENTS = 256
 
 
@@ -45,7 +44,9 @@ class Reconnecting(Source):
     a `SourceError` of a read the source is closed and opened anew, at most `attempts` times (None: for ever) with at
     most `limit_s` between; then the last error is raised. The wait starts anew after a frame was read. Corrupt frames
     and the end of the stream pass through. `Frame.index` goes on counting; `device_ns` is the device's and may start
-    anew. Every step is an event: `events` holds the newest 256, `on_event` is called in the reading thread with each.
+    anew. What comes back with another size and the geometry of the first frame has it withdrawn: it was given for
+    another size. Every step is an event: `events` holds the newest 256, `on_event` is called with each in the reading
+    thread.
 
     Raises what `factory` raises at the first opening; `ConfigError` for a wait or count out of range.
     """
@@ -79,7 +80,7 @@ class Reconnecting(Source):
         self._on_event = on_event
         self._events: deque[ReconnectEvent] = deque(maxlen=EVENTS)
         self._counts = ReconnectCounts()
-        self._interrupted = threading.Event()
+        self._first: tuple[FrameGeometry, tuple[int, int]] | None = None
         self._index = 0
         self._attempt = 0
         self._wait_ns = self._first_ns
@@ -112,7 +113,14 @@ class Reconnecting(Source):
             if frame is None:
                 return None
             self._attempt, self._wait_ns = 0, self._first_ns
-            return replace(frame, index=self._count_one())
+            return replace(frame, index=self._count_one(), geometry=self._geometry_of(frame))
+
+    def _geometry_of(self, frame: Frame) -> FrameGeometry:
+        if self._first is None:
+            self._first = frame.geometry, frame.shape
+        geometry, size = self._first
+        changed = frame.shape != size and frame.geometry == geometry
+        return withdrawn(geometry, size, frame.shape) if changed else frame.geometry
 
     def _lose(self, error: SourceError) -> None:
         self._counts = replace(self._counts, lost=self._counts.lost + 1)
@@ -134,6 +142,8 @@ class Reconnecting(Source):
                 error = failure
                 self._tell("retry", str(failure))
                 continue
+            if self._interrupted.is_set():  # meanwhile: nobody would wake the new source
+                raise SourceError(f"source {self.name!r} was stopped while it was opened again")
             self.poses, self.fps, self.timing_note = self._source.poses, self._source.fps, self._source.timing_note
             self._counts = replace(self._counts, reconnected=self._counts.reconnected + 1)
             self._tell("reconnected", "")
@@ -142,10 +152,8 @@ class Reconnecting(Source):
     def _pause(self) -> None:
         until = self._clock.now_ns() + self._wait_ns
         self._wait_ns = min(self._limit_ns, round(self._wait_ns * self._factor))
-        while (now := self._clock.now_ns()) < until:
-            if self._interrupted.is_set():
-                raise SourceError(f"source {self.name!r} was stopped while it waited to be opened again")
-            self._clock.sleep_until_ns(min(until, now + SLICE_NS))
+        if not self._slept_until(until):
+            raise SourceError(f"source {self.name!r} was stopped while it waited to be opened again")
 
     def _tell(self, kind: Literal["lost", "retry", "reconnected", "gave_up"], message: str) -> None:
         event = ReconnectEvent(kind=kind, time_ns=self._clock.now_ns(), attempt=self._attempt, message=message)
@@ -159,7 +167,7 @@ class Reconnecting(Source):
         return index
 
     def interrupt(self) -> None:
-        self._interrupted.set()
+        super().interrupt()
         self._source.interrupt()
 
     def _release(self) -> None:

@@ -45,9 +45,7 @@ class ReplaySource(Source):
         self._position += 1
         if isinstance(item, EdgeError):
             raise item
-        if self.live:
-            self._clock.sleep_until_ns(item.arrival_ns)
-        return item
+        return item if not self.live or self._slept_until(item.arrival_ns) else None
 
     def _rewind(self) -> None:
         self._position = 0

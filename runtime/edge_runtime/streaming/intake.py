@@ -61,8 +61,13 @@ class Gate:
         self._bad = 0
 
     def check(self, frame: Frame) -> str:
-        """Why the frame fails, or nothing; `SourceError` where the settings say so."""
+        """Why the frame fails, or nothing; `SourceError` where the settings say so, and for what is no `Frame`."""
+        if not isinstance(frame, Frame):
+            raise SourceError(f"source {self._source!r} gave a {type(frame).__name__}; a Frame, or None at the end")
         self._bad = 0
+        if self._usual(frame):
+            self._last = frame
+            return ""
         reason = ""
         for kind, found in self._oddities(frame):
             answer: OnOddity = getattr(self._settings, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 
 from edge_runtime.clock import ManualClock
 from edge_runtime.errors import ConfigError, CorruptFrameError, SourceError
-from edge_runtime.frame import FrameGeometry
+from edge_runtime.frame import Frame, FrameGeometry
+from edge_runtime.result import Result
+from edge_runtime.sinks import MjpegSink, draw_overlay
 from edge_runtime.sources import CameraSource, open_source
 
 IMAGE = np.zeros((4, 6), np.uint8)
@@ -136,6 +139,73 @@ def test_a_change_of_size_withdraws_the_calibration() -> None:
     assert not geometries[1].trusted
     assert "from 4 x 6 to 8 x 12" in geometries[1].reason
     assert not geometries[2].trusted
+
+
+def test_a_network_camera_is_told_by_its_address_alone() -> None:
+    seen: list[tuple[int | str, int]] = []
+
+    def opener(device: int | str, backend: int) -> FakeCapture:
+        seen.append((device, backend))
+        return FakeCapture([IMAGE], stamp_ms=40.0)
+
+    address = "rtsp://doctor:secret@probe.local:554/stream?token=1"
+    source = CameraSource(address, opener=opener)
+    frame = source.read()
+    assert frame is not None
+    assert seen == [(address, cv2.CAP_FFMPEG)]
+    # FFmpeg makes up a rate and times for such streams; passwords stand in no name
+    assert (source.name, source.live, source.fps, frame.device_ns) == ("rtsp://probe.local", True, None, None)
+    with pytest.raises(ConfigError, match="set on the camera"):
+        CameraSource(address, opener=opener, fps=30)
+    for wrong in ("http://", "http://[::1"):
+        with pytest.raises(ConfigError, match="address"):
+            open_source(wrong)
+
+
+def test_what_a_live_view_serves_is_read_as_a_network_camera() -> None:
+    """From end to end: pictures over HTTP, through FFmpeg, with one size, until the sender ends."""
+    if "FFMPEG:                      YES" not in cv2.getBuildInformation():
+        pytest.skip("this OpenCV was built without FFmpeg")
+    frame = Frame(image=np.zeros((600, 800), np.uint8), index=0, arrival_ns=0)
+    shown = Result(frame=frame, branch="seg", state="fresh", reason="", outputs_from=0)
+    sink = MjpegSink(0, silent_s=0.3)
+    sink.open()
+    stop = threading.Event()
+
+    def send() -> None:
+        while not stop.wait(0.01):
+            sink.write(shown)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        with open_source(f"http://127.0.0.1:{sink.port}/stream.mjpg") as source:
+            shapes = {frame.shape for _, frame in zip(range(5), source, strict=False)}
+            assert shapes == {draw_overlay(shown).shape[:2]}
+            stop.set()
+            sender.join()
+            sink.close()
+            with pytest.raises(SourceError, match=r"http://127\.0\.0\.1 gave no frame"):
+                list(source)
+    finally:
+        stop.set()
+        sender.join()
+        sink.close()
+    with pytest.raises(SourceError, match="nobody answers there"):
+        open_source(f"http://127.0.0.1:{sink.port}/stream.mjpg")
+
+
+def test_a_text_of_digits_is_a_camera_unless_a_file_has_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match="there is no camera /dev/video63"):
+        open_source("63")
+    cv2.imwrite("63.png", IMAGE)
+    Path("63.png").rename("63")
+    assert open_source("63").frame_count == 1
+    with pytest.raises(ConfigError, match="empty text"):
+        open_source("")
 
 
 def test_a_camera_that_is_not_there_is_refused() -> None:

@@ -13,11 +13,15 @@ from edge_runtime.errors import ConfigError, CorruptFrameError, EdgeError, Sourc
 from edge_runtime.frame import Frame, FrameGeometry
 from edge_runtime.sources import (
     ArraySource,
+    Fault,
+    FaultSource,
     LatestReader,
+    PacedSource,
     PushSource,
     ReconnectEvent,
     Reconnecting,
     ReplaySource,
+    with_geometry,
 )
 
 IMAGE = np.zeros((4, 6), np.uint8)
@@ -274,3 +278,61 @@ def test_a_source_that_does_not_return_is_named() -> None:
         reader.close(timeout_s=0.01)
     gate.set()
     reader.close()
+
+
+# --- being stopped ----------------------------------------------------------------------------------------------------
+
+
+def test_what_waits_for_its_time_ends_when_it_is_interrupted() -> None:
+    images = np.zeros((2, 4, 6), np.uint8)
+    hour = 3600 * 10**9
+    sources = (
+        PacedSource(ArraySource(images, times_ns=[0, hour])),
+        FaultSource(PacedSource(ArraySource(images, fps=10)), [Fault(kind="stall", at=1, ms=3.6e6)]),
+        ReplaySource([*frames(1), Frame(image=IMAGE, index=1, arrival_ns=10**18)], live=True),
+        with_geometry(PacedSource(ArraySource(images, times_ns=[0, hour])), MM),
+    )
+    for source in sources:
+        found: list[Frame | None] = []
+        thread = threading.Thread(
+            target=lambda source=source, found=found: found.extend([source.read(), source.read()])
+        )
+        thread.start()
+        source.interrupt()
+        thread.join(10)
+        assert not thread.is_alive(), type(source).__name__
+        assert found[-1] is None
+        source.close()
+
+
+def test_what_is_opened_while_it_is_stopped_is_not_read() -> None:
+    opened: list[PushSource] = []
+
+    def factory() -> PushSource:
+        opened.append(PushSource())
+        if len(opened) == 1:
+            opened[0].close()  # so that it is lost at once
+        else:
+            source.interrupt()
+        return opened[-1]
+
+    source = Reconnecting(factory, first_s=0, clock=ManualClock())
+    with pytest.raises(SourceError, match="stopped while it was opened again"):
+        source.read()
+    source.close()
+    with pytest.raises(SourceError, match="is closed"):
+        opened[1].read()
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
+def test_a_rate_that_is_none_is_refused(fps: float) -> None:
+    images = np.zeros((2, 4, 6), np.uint8)
+    for make in (lambda: PushSource(fps=fps), lambda: ArraySource(images, fps=fps)):
+        with pytest.raises(ConfigError, match="fps is"):
+            make()
+
+
+@pytest.mark.parametrize("times", [np.array([0, 2**64 - 1], np.uint64), np.array([-(2**63), 2**62])])
+def test_times_beyond_64_bits_are_refused(times: Any) -> None:
+    with pytest.raises(ConfigError, match="at most 2"):
+        ArraySource(np.zeros((2, 4, 6), np.uint8), times_ns=times)

@@ -150,3 +150,8 @@ def test_limits_out_of_range_are_refused() -> None:
         for value in (0.0, -1.0, float("nan"), float("inf")):
             with pytest.raises(ConfigError, match=name):
                 Intake(**{name: value})
+
+
+def test_what_is_no_frame_ends_the_stream_with_its_kind() -> None:
+    with pytest.raises(SourceError, match="'s' gave a ndarray; a Frame, or None at the end"):
+        kinds([GREY])  # type: ignore[list-item]
