@@ -63,6 +63,7 @@ class MjpegSink(Sink):
         self._changed = threading.Condition()
         self._picture: bytes | None = None  # the newest, coded; None: nobody was looking
         self._number = 0  # of results so far
+        self._size = (480, 640)  # of the newest picture: some viewers scale all to the first one
         self._looking = 0
         self._ended = False
         self._server: LocalServer | None = None
@@ -91,9 +92,11 @@ class MjpegSink(Sink):
             raise PipelineError(f"the live view failed: {self._server.failure}") from self._server.failure
         with self._changed:
             wanted = self._looking > 0
-        picture = self._coded(draw_overlay(result, stale_outputs=self._stale_outputs)) if wanted else None
+        overlay = draw_overlay(result, stale_outputs=self._stale_outputs) if wanted else None
+        picture = None if overlay is None else self._coded(overlay)
         with self._changed:
             self._picture = picture
+            self._size = self._size if overlay is None else (overlay.shape[0], overlay.shape[1])
             self._number += 1
             self._changed.notify_all()
 
@@ -119,16 +122,16 @@ class MjpegSink(Sink):
             self._changed.notify_all()
             seen = self._number
         try:
-            yield self._part(draw_notice("WAITING FOR A RESULT"))
             while True:
                 with self._changed:
                     self._changed.wait_for(lambda: self._ended or self._number > seen, self._silent_s)  # noqa: B023
                     came, seen, picture, ended = self._number > seen, self._number, self._picture, self._ended
+                    size = self._size
                 if ended:
-                    yield self._part(draw_notice("THE STREAM HAS ENDED"))
+                    yield self._part(draw_notice("THE STREAM HAS ENDED", size))
                     return
                 if not came:
-                    yield self._part(draw_notice(f"NO RESULT FOR {self._silent_s:g} s"))
+                    yield self._part(draw_notice(f"NO RESULT FOR {self._silent_s:g} s", size))
                 elif picture is not None:
                     yield self._part(picture)
         finally:

@@ -60,10 +60,10 @@ def draw_overlay(result: Result, *, stale_outputs: bool = False) -> Image:
     return _with_status(cv2, image, result, _lines(result) if shown else [("", _PLAIN)] * len(_lines(result)))
 
 
-def draw_notice(text: str) -> Image:
-    """A black picture with one line of text, (480, 640, 3) uint8 RGB: shown where there is no result to draw."""
+def draw_notice(text: str, size: tuple[int, int] = (_MIN_SIDE, 640)) -> Image:
+    """A black picture of `size` (rows, columns) with one line of text, uint8 RGB: where there is no result to draw."""
     cv2 = require("cv2", "to draw overlays")
-    image = np.zeros((_MIN_SIDE, 640, 3), np.uint8)
+    image = np.zeros((*size, 3), np.uint8)
     _draw_warnings(cv2, image, [(text, _STATES["failed"])])
     return image
 

@@ -148,6 +148,7 @@ def test_silence_is_shown_and_so_is_the_end() -> None:
         notice = viewer.part()
         assert notice is not None
         assert notice[60:-20, 20:-20].max() < 60  # the overlay is withdrawn
+        assert notice.shape == draw_overlay(shaded(150)).shape  # for viewers that scale all to the first picture
     last = notice
     while (part := viewer.part()) is not None:
         last = part
