@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -117,14 +118,9 @@ def lower(
     back from its bytes: its opset must be the one meant, its weights inside, its axes fixed or named. Raises
     `LoweringError` on a lint error, a refusal or a crash of a gate, and `ConfigError` on bad arguments.
     """
-    unknown = sorted(set(precisions) - set(ALL_VARIANTS))
-    if unknown:
-        raise ConfigError(f"precisions {unknown} are not known; choose from {list(ALL_VARIANTS)}")
+    _check_wanted(precisions, targets)
     if require_rtx and not rtx:
         raise ConfigError("require_rtx=True needs rtx=True")
-    for name in precisions:
-        if not _lint_targets(name, targets):
-            raise ConfigError(f"{name} is written for {_WRITTEN_FOR[name]}; none of targets {list(targets)} is that")
     base = _ready(model)
     for target in _lint_targets("fp32", targets):  # before anything runs it
         require_clean(base, target)
@@ -155,6 +151,15 @@ def lower(
     return {name: item.SerializeToString() for name, item in made.items()}, report
 
 
+def _check_wanted(precisions: Sequence[Precision], targets: Sequence[LintTarget]) -> None:
+    unknown = sorted(set(precisions) - set(ALL_VARIANTS))
+    if unknown:
+        raise ConfigError(f"precisions {unknown} are not known; choose from {list(ALL_VARIANTS)}")
+    for name in precisions:
+        if not _lint_targets(name, targets):
+            raise ConfigError(f"{name} is written for {_WRITTEN_FOR[name]}; none of targets {list(targets)} is that")
+
+
 def _ready(model: onnx.ModelProto) -> onnx.ModelProto:
     """A model of any origin, admitted, at an opset that knows per-channel Q/DQ, and tidy."""
     admitted = admit(model)
@@ -179,9 +184,6 @@ def _examine(
     opset = _read_back(name, data, default_opset(model))
     warnings = [item for target in _lint_targets(name, targets) for item in require_clean(model, target)]
     check_model(model)
-    operators: dict[str, int] = {}
-    for node in model.graph.node:
-        operators[node.op_type] = operators.get(node.op_type, 0) + 1
     return LoweredVariant(
         id=name,
         precision="int8" if name == "int8-cpu" else name,
@@ -190,7 +192,7 @@ def _examine(
         macs=count_macs(model),
         file_bytes=len(data),
         size_ratio=len(data) / base.ByteSize(),
-        operators=operators,
+        operators=dict(Counter(node.op_type for node in model.graph.node)),
         islands=kept,
         warnings=tuple(dict.fromkeys(warnings)),
         rtx=_gate(name, data, rtx, require_rtx),

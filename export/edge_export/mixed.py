@@ -97,16 +97,17 @@ def mixed_precision(
             f"int8 takes {costs[0]:.4g} and float32 {float_ms:.4g} by this latency: there is no speed-up to trade; "
             "measure on the runner and the device that the model is for, or ship float32"
         )
+    scores = [trials.score(item) for item in models]
     curve = tuple(
         MixedPoint(
             exclude=tuple(sorted(names)),
-            score=trials.score(item),
-            loss=found.float32 - trials.score(item),
+            score=score,
+            loss=found.float32 - score,
             latency=cost,
             speed_up=float_ms / cost,
             given_up=(best - float_ms / cost) / (best - 1),
         )
-        for names, item, cost in zip(sets, models, costs, strict=True)
+        for names, score, cost in zip(sets, scores, costs, strict=True)
     )
     return MixedPrecision(
         chosen=_chosen(curve, max_given_up, max_loss),
