@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.distill.cases import HC18, larger
-from benchmarks.distill.segmentation import WORK, Images, logits_of, network, settings
+from benchmarks.distill.segmentation import WORK, HalfPrecision, Images, logits_of, network, settings
 from benchmarks.distill.shift import DeviceShift, shift_frame, shift_mask
 from benchmarks.distill.stored import (
     SeedRecord,
@@ -65,19 +65,6 @@ CONFIG = AdaptConfig(
 )
 
 Scores = dict[str, list[float]]
-
-
-class _Bfloat16(nn.Module):
-    """The teacher, several times faster on CPUs with bfloat16 units."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, frames: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            logits: Tensor = self.network(frames)
-        return logits.float()
 
 
 def _recipe() -> str:
@@ -138,9 +125,9 @@ def play(
     inputs = torch.from_numpy(network_inputs(_shifted(train, shift).labelled.frames, HC18.spec))
     target = _shifted(scored, shift)
     scores = {"student.clean": _dice(student, scored), "student.shifted": _dice(student, target)}
-    scores["teacher.shifted"] = _dice(_Bfloat16(teacher), target)
+    scores["teacher.shifted"] = _dice(HalfPrecision(teacher), target)
     reestimate_batchnorm(teacher, inputs, passes=1)
-    scores["teacher_statistics.shifted"] = _dice(_Bfloat16(teacher), target)
+    scores["teacher_statistics.shifted"] = _dice(HalfPrecision(teacher), target)
     common = {"scale": grey_scale(HC18.spec), "progress": progress}
     config = msgspec.structs.replace(CONFIG, optimiser=msgspec.structs.replace(CONFIG.optimiser, seed=seed))
     alone = msgspec.structs.replace(config, rounds=0)
@@ -156,7 +143,7 @@ def play(
 
 
 def _answering(teacher: nn.Module) -> Teacher:
-    return teacher_from_module(_Bfloat16(teacher), classes=1, name="hc18 member on the new device")
+    return teacher_from_module(HalfPrecision(teacher), classes=1, name="hc18 member on the new device")
 
 
 def _stored() -> tuple[nn.Module, nn.Module]:

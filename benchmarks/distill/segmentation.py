@@ -38,7 +38,18 @@ from edge_sdk.teachers import (
     with_flips,
 )
 
-__all__ = ["WORK", "Case", "Images", "logits_of", "network", "settings", "teacher", "train", "train_all"]
+__all__ = [
+    "WORK",
+    "Case",
+    "HalfPrecision",
+    "Images",
+    "logits_of",
+    "network",
+    "settings",
+    "teacher",
+    "train",
+    "train_all",
+]
 
 WORK = Path(__file__).resolve().parents[2] / "build" / "distill"
 _SEEDS = range(3)
@@ -91,7 +102,7 @@ class Case:
     choose_epochs: int = 80
 
 
-class _HalfPrecision(nn.Module):
+class HalfPrecision(nn.Module):
     """A network computed in bfloat16, which large networks run several times faster in; logits come out as float32."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -145,7 +156,7 @@ def teacher(case: Case, *, choosing: bool = False) -> Teacher:
     home, planes = _home(case, choosing), output_planes(case.classes)
     members = []
     for seed in range(1 if choosing else case.members):
-        module = _HalfPrecision(_load(case, "teacher", seed, home).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        module = HalfPrecision(_load(case, "teacher", seed, home).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         members.append(with_flips(teacher_from_module(module, classes=planes, name=f"{case.name} member {seed}")))
     return ensemble(members, name=f"{case.name} ensemble")
 

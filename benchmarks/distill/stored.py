@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.atomic import replacing, write_bytes
+from edge_runtime.atomic import write_bytes
 from edge_runtime.errors import ConfigError
 from edge_runtime.optional import require
 
@@ -32,6 +32,7 @@ __all__ = [
     "recipe_sha256",
     "save_record",
     "save_weights",
+    "write_weights",
 ]
 
 STORED = Path(__file__).resolve().parents[1] / "stored" / "distill"
@@ -135,18 +136,19 @@ def check_fresh(record: SeedRecord, recipe: str, data: str) -> str:
 
 
 def save_weights(row: str, name: str, module: Any) -> str:
-    """Write the module's tensors as STORED/row/name.safetensors, numbers as float16; returns the file's sha256."""
+    """Write the module's tensors as STORED/row/name.safetensors; returns the file's sha256 (`write_weights`)."""
+    return write_weights(STORED / row / f"{name}.safetensors", module.state_dict())
+
+
+def write_weights(path: Path, state: Mapping[str, Any]) -> str:
+    """Write tensors to `path`, numbers as float16; returns the file's sha256."""
     torch: Any = require("torch", "to store weights")
     safetensors: Any = require("safetensors.torch", "to store weights")
-    state = {}
-    for key, value in module.state_dict().items():
-        state[key] = (value.to(torch.float16) if value.is_floating_point() else value).contiguous()
-    folder = STORED / row
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.safetensors"
-    with replacing(path) as temporary:
-        temporary.write_bytes(safetensors.save(state))
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    half = {k: (v.to(torch.float16) if v.is_floating_point() else v).contiguous() for k, v in state.items()}
+    data: bytes = safetensors.save(half)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def load_weights(row: str, name: str, module: Any) -> Any:

@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.distill.cases import HC18
 from benchmarks.distill.segmentation import WORK, Images
-from benchmarks.distill.stored import recipe_sha256
-from edge_runtime.atomic import replacing, write_bytes
+from benchmarks.distill.stored import recipe_sha256, write_weights
+from edge_runtime.atomic import write_bytes
 from edge_runtime.errors import ConfigError
 from edge_runtime.optional import require
 from edge_sdk.config import AugmentConfig, NetworkConfig, OptimiserConfig, TeacherConfig
@@ -86,18 +86,8 @@ def train() -> UNet:
 
 def store(name: str, state: dict[str, torch.Tensor], recipe: str, log: dict[str, Any]) -> None:
     """Write tensors as STORED/name.safetensors, numbers as float16, and what they were trained with beside."""
-    safetensors: Any = require("safetensors.torch", "to store weights")
-    half = {k: (v.to(torch.float16) if v.is_floating_point() else v).contiguous() for k, v in state.items()}
-    data = safetensors.save(half)
-    STORED.mkdir(parents=True, exist_ok=True)
-    with replacing(STORED / f"{name}.safetensors") as temporary:
-        temporary.write_bytes(data)
-    record = StoredWeights(
-        recipe_sha256=recipe,
-        data_sha256=HC18.sha256(),
-        weights_sha256=hashlib.sha256(data).hexdigest(),
-        log=log,
-    )
+    weights = write_weights(STORED / f"{name}.safetensors", state)
+    record = StoredWeights(recipe_sha256=recipe, data_sha256=HC18.sha256(), weights_sha256=weights, log=log)
     write_bytes(STORED / f"{name}.json", msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
 
 
