@@ -151,19 +151,11 @@ def _fresh_frames() -> tuple[Any, Any, Any]:
     return network_inputs(labelled.frames, spec), network_masks(labelled, spec, 1), spec
 
 
-def _interval(values: Any, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile-bootstrap interval of the mean over frames."""
-    rng = np.random.default_rng(seed)
-    values = np.asarray(values)
-    means = values[rng.integers(0, len(values), (2000, len(values)))].mean(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)
-
-
 def measure_student() -> list[Figure]:
     """Teacher and student on frames of a fresh seed."""
     import torch
 
+    from edge_runtime.metrics.bootstrap import bootstrap_mean
     from edge_sdk.demo import DemoConfig
     from edge_sdk.demo.run import outcome_of
     from edge_sdk.evaluate import dice_scores, predict_masks
@@ -175,8 +167,7 @@ def measure_student() -> list[Figure]:
     teacher = dice_scores(predict_masks(outcome.teacher, tensor) == 1, truth == 1)
     student = dice_scores(predict_masks(outcome.student, tensor) == 1, truth == 1)
     drop = 100 * (teacher - student)
-    low, high = _interval(drop)
-    t_low, t_high = _interval(teacher)
+    below, above = (bootstrap_mean(values, resamples=2000, method="percentile") for values in (drop, teacher))
     facts = outcome.report
     ratio = facts["teacher"]["macs"] / facts["student"]["macs"]
     n = len(truth)
@@ -189,7 +180,7 @@ def measure_student() -> list[Figure]:
             unit="",
             n=n,
             met=bool(teacher.mean() >= 0.90),
-            spread=f"95 % interval {t_low:.4f} to {t_high:.4f}",
+            spread=f"95 % interval {above.low:.4f} to {above.high:.4f}",
         ),
         Figure(
             name="student below the teacher",
@@ -198,7 +189,7 @@ def measure_student() -> list[Figure]:
             unit="points",
             n=n,
             met=bool(drop.mean() <= 1.0),
-            spread=f"95 % interval {low:+.2f} to {high:+.2f}",
+            spread=f"95 % interval {below.low:+.2f} to {below.high:+.2f}",
         ),
         Figure(name="multiply-adds, teacher over student", value=ratio, goal=">= 10", unit="x", n=1, met=ratio >= 10),
         Figure(
