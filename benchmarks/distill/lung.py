@@ -294,13 +294,8 @@ def _cohort(
         "brightness_histogram_nearest_mean": mean["baseline"],
         "majority": 0.5,
         "gain_over_histogram": [100 * gain_low, 100 * gain_high],
-        "student_auroc": [score.auroc[1] for score in of["student"]],
-        "sensitivity_of_first_seed": [list(pair) for pair in of["student"][0].sensitivity_interval],
-        "patients_right_in_share_of_seeds": dict(
-            zip((f"{v.patient}/{CLASSES[v.label].name}" for v in of["student"][0].votes),
-                right["student"].mean(axis=0).round(3).tolist(), strict=True)
-        ),
-    }  # fmt: skip
+        **_student_detail(of["student"], right["student"]),
+    }
     threshold = max(0.5, mean["baseline"])
     return [
         Figure(
@@ -333,3 +328,13 @@ def _cohort(
             spread="seeds " + ", ".join(f"{100 * value:.1f}" for value in same),
         ),
     ]
+
+
+def _student_detail(scores: list[ClassScores], right: Floats) -> dict[str, object]:
+    """Of the student's seeds; `right` (seeds, patients) is 1 where a patient was told apart rightly."""
+    patients = (f"{vote.patient}/{CLASSES[vote.label].name}" for vote in scores[0].votes)
+    return {
+        "student_auroc": [score.auroc[1] for score in scores],
+        "sensitivity_of_first_seed": [list(pair) for pair in scores[0].sensitivity_interval],
+        "patients_right_in_share_of_seeds": dict(zip(patients, right.mean(axis=0).round(3).tolist(), strict=True)),
+    }
