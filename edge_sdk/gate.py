@@ -9,6 +9,7 @@ code that `gate_scores` calls.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,11 +21,13 @@ from edge_runtime.bundle.manifest import OutputSpec
 from edge_runtime.bundle.manifest_reading import EnergyGate, Gate, MahalanobisGate
 from edge_runtime.errors import ConfigError
 from edge_runtime.postprocess.gates import GateReader, pooled
+from edge_sdk.evaluate.folds import grouped_folds
 
-__all__ = ["WithFeatures", "fit_energy_gate", "fit_mahalanobis_gate", "gate_scores"]
+__all__ = ["WithFeatures", "fit_energy_gate", "fit_mahalanobis_gate", "gate_scores", "mahalanobis_in_folds"]
 
 Float32 = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
+_FOLDS = 5
 G = TypeVar("G", EnergyGate, MahalanobisGate)
 
 
@@ -104,6 +107,26 @@ def fit_mahalanobis_gate(
     return _at_rate(gate, held, output, false_alarm)
 
 
+def mahalanobis_in_folds(
+    features: Float32, groups: Sequence[str], output: OutputSpec, *, over: str, false_alarm: float = 0.05
+) -> MahalanobisGate:
+    """The gate of all `features` (N, D), whose threshold is that of distances to the frames of other folds.
+
+    A frame that means and covariance were taken from is nearer to them than a new one, most of all where there are few
+    frames for D. So the frames are dealt to five folds, each of the `groups` (N,) whole, and each frame is scored by a
+    gate of the other four. Raises as `fit_mahalanobis_gate`, and for fewer than two groups.
+    """
+    if len(groups) != len(features):
+        raise ConfigError(f"{len(groups)} groups of {len(features)} frames; one for each is needed")
+    gate = fit_mahalanobis_gate(features, features, output, over=over, false_alarm=false_alarm)
+    scores = np.empty(len(features))
+    for fold in grouped_folds(groups, min(_FOLDS, len(set(groups))), seed=0):
+        others = np.delete(features, fold, axis=0)
+        part = fit_mahalanobis_gate(others, features, output, over=over, false_alarm=false_alarm)
+        scores[fold] = gate_scores(features[fold], msgspec.structs.replace(output, gate=part))
+    return _at_scores(gate, scores, false_alarm)
+
+
 def gate_scores(values: Float32, output: OutputSpec) -> Floats:
     """(N,) scores by the gate of `output` of its values (N, ...) on N frames; the code of the device."""
     read = GateReader(output)
@@ -118,7 +141,11 @@ def _at_rate(gate: G, held: Float32, output: OutputSpec, rate: float) -> G:
         needed = math.ceil(1 / rate) if 0 < rate < 1 else 0
         raise ConfigError(f"{len(held)} held-out frames at a false-alarm rate of {rate}; above 0, and {needed} or more")
     kept: Gate = gate
-    scores = np.sort(gate_scores(held, msgspec.structs.replace(output, gate=kept)))
+    return _at_scores(gate, gate_scores(held, msgspec.structs.replace(output, gate=kept)), rate)
+
+
+def _at_scores(gate: G, scores: Floats, rate: float) -> G:
+    scores = np.sort(scores)
     threshold = float(scores[len(scores) - 1 - math.floor(rate * len(scores) + 1e-9)])
     share = float((scores > threshold).mean())
     return msgspec.structs.replace(gate, threshold=threshold, false_alarm=share)

@@ -32,6 +32,7 @@ from edge_export import (
     export_torch,
     lower,
     package,
+    run_variant,
     torch_parity,
     verify_agreement,
     verify_variants,
@@ -44,18 +45,27 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess import Preprocessor, PreprocessSpec
 from edge_runtime.preprocess.spec import Stack
 from edge_sdk.frames import frames_of
-from edge_sdk.recipe_export import CalibrationFrames, ExportSection
+from edge_sdk.gate import WithFeatures, fit_energy_gate, gate_scores, mahalanobis_in_folds
+from edge_sdk.recipe_export import CalibrationFrames, ExportSection, GateSection
 from edge_sdk.simulate import random_probe, random_scene, simulate_cine
 from edge_sdk.stages import StageResult, Stages, code_sha256
 from edge_sdk.teachers.identity import module_identity
 
-__all__ = ["Product", "calibration_frames", "check_export", "export_student", "file_origin", "make_edge"]
+__all__ = ["Product", "calibration_frames", "check_export", "export_student", "file_origin", "gated", "make_edge"]
 
 Float32 = npt.NDArray[np.float32]
 INPUT = "image"
 GOLDEN_SEED = 90_417  # of the simulated frames in the file
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_CODE = ("edge_export", "edge_runtime.bundle", "edge_runtime.preprocess", "edge_runtime.runners", "edge_sdk.lowering")
+_CODE = (
+    "edge_export",
+    "edge_runtime.bundle",
+    "edge_runtime.preprocess",
+    "edge_runtime.postprocess",
+    "edge_runtime.runners",
+    "edge_sdk.gate",
+    "edge_sdk.lowering",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,6 +76,8 @@ class Product:
     `trained_on` (N, C, H, W) float32 are network inputs that quantization calibration may use, `held_out` (M, C, H, W)
     those that the variants are verified on, with `labels` (M, h, w) uint8 for masks. `origins` are the data and the
     teacher; `report` (JSON values) is what training measured; `max_abs` what export may change of the output.
+    A gate is fitted on the first of `trained_on`, as many as `groups` names examinations or patients, on all without;
+    `features` is the student's layer whose output a Mahalanobis gate looks at.
     """
 
     name: str
@@ -79,6 +91,8 @@ class Product:
     report: Mapping[str, Any]
     labels: npt.NDArray[np.uint8] | None = None
     max_abs: float = 1e-4
+    groups: Sequence[str] = ()
+    features: nn.Module | None = None
 
 
 def check_export(recipe: Any, base: Path) -> None:
@@ -131,6 +145,7 @@ def make_edge(
         "student": module_identity(product.student),
         "origins": [[item.kind, item.name, item.sha256] for item in product.origins],
         "frames": [_sha256(array) for array in (product.trained_on, product.held_out, product.labels)],
+        "groups": list(product.groups),
         "report": hashlib.sha256(msgspec.json.encode(product.report)).hexdigest(),
         "recipe": hashlib.sha256(recipe).hexdigest(),
         "key": _key_id(key),
@@ -161,14 +176,15 @@ def calibration_frames(model: onnx.ModelProto, inputs: Float32, wanted: Calibrat
 
 def _make(folder: Path, product: Product, section: ExportSection, recipe: bytes, key: Path | None) -> dict[str, Any]:
     held_out = _tensors(product.held_out)
+    student, outputs = gated(product, section.gate) if section.gate else (product.student, (product.output,))
     model = export_torch(
-        product.student,
+        student,
         held_out[0].shape,
         input_name=INPUT,
-        output_names=(product.output.name,),
+        output_names=tuple(output.name for output in outputs),
         max_abs=product.max_abs,
     )
-    parity = torch_parity(product.student, model, held_out[:4])
+    parity = torch_parity(student, model, held_out[:4])
     chosen = calibration_frames(model, product.trained_on, section.calibration)
     models, report = lower(
         model,
@@ -179,7 +195,7 @@ def _make(folder: Path, product: Product, section: ExportSection, recipe: bytes,
         exclude=section.exclude,
         rtx=section.rtx,
     )
-    verification = _verified(models, report, product, section, held_out)
+    verification = _verified(models, report, product, section, student, outputs)
     path = folder / f"{product.name}.edge"
     package(
         path,
@@ -187,7 +203,7 @@ def _make(folder: Path, product: Product, section: ExportSection, recipe: bytes,
         version=section.version,
         models=models,
         report=report,
-        output_specs=(product.output,),
+        output_specs=outputs,
         preprocess=product.preprocess,
         golden_inputs=_simulated(product.preprocess, section.golden),
         card=ModelCard(**msgspec.structs.asdict(section.card)),
@@ -200,6 +216,7 @@ def _make(folder: Path, product: Product, section: ExportSection, recipe: bytes,
                 "of": len(product.trained_on),
                 "taken": len(chosen),
             },
+            **_beyond(models, outputs, held_out, verification),
         },
         origins=_origins(product, section, recipe),
         private_key=key,
@@ -223,33 +240,88 @@ def _verified(
     report: LoweringReport,
     product: Product,
     section: ExportSection,
-    held_out: list[Float32],
+    student: nn.Module,
+    outputs: tuple[OutputSpec, ...],
 ) -> VerificationReport | AgreementReport:
     """Every variant against the student in torch, on every runner that it is written for."""
+    held_out = _tensors(product.held_out)
 
-    def answer(tensor: Float32) -> Float32:
+    def answer(tensor: Float32) -> dict[str, Float32]:
         with torch.inference_mode():
-            found: Float32 = product.student(torch.from_numpy(tensor)).numpy()
-        return found
+            found = student(torch.from_numpy(tensor))
+        each = (found,) if isinstance(found, torch.Tensor) else found
+        return {output.name: part.numpy() for output, part in zip(outputs, each, strict=True)}
 
     common: dict[str, Any] = {
         "inputs": held_out,
         "input_spec": InputSpec(name=INPUT, shape=held_out[0].shape),
-        "output_specs": (product.output,),
+        "output_specs": outputs,
         "overrides": section.overrides,
         "runners": section.runners,
         "targets": {row.id: row.targets for row in report.variants},
     }
     if product.labels is not None:
         drops = {**MAX_DROP_POINTS, **section.max_drop_points}
-        return verify_variants(models, student=answer, labels=list(product.labels), max_drop_points=drops, **common)
+        first = product.output.name
+        masks, labels = lambda tensor: answer(tensor)[first], list(product.labels)
+        return verify_variants(models, student=masks, labels=labels, max_drop_points=drops, **common)
     return verify_agreement(
         models,
-        student=lambda tensor: {product.output.name: answer(tensor)},
+        student=answer,
         min_agreement={**MIN_AGREEMENT, **section.min_agreement},
         min_sqnr_db={**MIN_SQNR_DB, **section.min_sqnr_db},
         **common,
     )
+
+
+def gated(product: Product, section: GateSection) -> tuple[nn.Module, tuple[OutputSpec, ...]]:
+    """The student that is exported and its outputs, one of them with the gate of `section`.
+
+    Raises `ConfigError` for too few frames for its rate, or a student without the features that it is of.
+    """
+    inputs = product.trained_on[: len(product.groups) or None]
+    over = f"{len(inputs)} frames of training"
+    student: nn.Module = product.student
+    if section.score == "mahalanobis":
+        if product.features is None:
+            raise ConfigError("a mahalanobis gate needs the student's layer of features; the product names none")
+        student = WithFeatures(product.student, product.features).eval()
+    found: list[Float32] = []
+    with torch.inference_mode():
+        for tensor in _tensors(inputs):
+            answer = student(torch.from_numpy(tensor))
+            found.append((answer if section.score == "energy" else answer[1]).numpy())
+    values = np.concatenate(found)
+    if section.score == "energy":
+        energy = fit_energy_gate(values, product.output, over=over, false_alarm=section.false_alarm)
+        return student, (msgspec.structs.replace(product.output, gate=energy),)
+    features = OutputSpec(name="features", shape=(1, values.shape[1]), kind="features")
+    groups = product.groups or [str(k) for k in range(len(inputs))]
+    far = mahalanobis_in_folds(
+        values, groups, features, over=f"{over}, each by the others", false_alarm=section.false_alarm
+    )
+    return student, (product.output, msgspec.structs.replace(features, gate=far))
+
+
+def _beyond(
+    models: Mapping[str, bytes],
+    outputs: tuple[OutputSpec, ...],
+    held_out: list[Float32],
+    verification: VerificationReport | AgreementReport,
+) -> dict[str, Any]:
+    """Evidence of the gate: which share of the held-out frames each variant calls unlike those of training."""
+    spec = next((output for output in outputs if output.gate is not None), None)
+    if spec is None or spec.gate is None:
+        return {}
+    input_spec, rows = InputSpec(name=INPUT, shape=held_out[0].shape), []
+    for score in verification.scores:
+        data = models[score.variant]
+        found = run_variant(data, score.variant, held_out, input_spec, outputs, runner=score.runner)
+        scores = gate_scores(np.concatenate([answer[spec.name] for answer in found]), spec)
+        share = float((scores > spec.gate.threshold).mean())
+        rows.append({"variant": score.variant, "runner": score.runner, "beyond": share})
+    gate = {name: getattr(spec.gate, name) for name in ("threshold", "false_alarm", "n", "over")}
+    return {"Gate": {"output": spec.name, **gate, "held_out_frames": len(held_out), "held_out": rows}}
 
 
 def _origins(product: Product, section: ExportSection, recipe: bytes) -> list[Origin]:

@@ -13,7 +13,16 @@ import msgspec
 from edge_runtime.errors import ConfigError
 from edge_sdk.settings import Settings, check
 
-__all__ = ["CalibrationFrames", "CardSection", "ExportSection", "Gates", "RangeMethod", "VariantId", "check_gates"]
+__all__ = [
+    "CalibrationFrames",
+    "CardSection",
+    "ExportSection",
+    "GateSection",
+    "Gates",
+    "RangeMethod",
+    "VariantId",
+    "check_gates",
+]
 
 # as in edge_export, which is not imported here because it needs onnx
 VariantId = Literal["fp32", "fp16", "int8", "int8-cpu"]
@@ -53,6 +62,22 @@ class CardSection(Settings, frozen=True, kw_only=True):
                 raise ConfigError(f"card: {name} is empty; say it in a sentence, the card is what users read")
 
 
+class GateSection(Settings, frozen=True, kw_only=True):
+    """A gate against frames unlike those of training, in the manifest, fitted on the labelled frames of training.
+
+    `score` "energy" is of the student's own logits, for masks and classes; "mahalanobis" of features that the file then
+    gives as a second output, for masks, boxes and restored frames (`edge_sdk.gate`). At most the share `false_alarm` of
+    the frames lies beyond it: at least 1 / `false_alarm` are needed. The student has seen them, so of new frames of
+    their kind more will: ask for less than can be borne, and read the share of the held-out frames in the evidence.
+    """
+
+    score: Literal["energy", "mahalanobis"] = "energy"
+    false_alarm: float = 0.02
+
+    def __post_init__(self) -> None:
+        check(0 < self.false_alarm < 1, "gate: false_alarm", self.false_alarm, "a share between 0 and 1 is needed")
+
+
 class ExportSection(Settings, frozen=True, kw_only=True):
     """How the student becomes NAME.edge, NAME being the recipe's name.
 
@@ -65,7 +90,8 @@ class ExportSection(Settings, frozen=True, kw_only=True):
 
     `threshold` is the output's in the manifest. `golden` simulated frames travel in the file for its self-test. `key`
     is an ed25519 private key (PEM; relative to the recipe's paths, "~" is the home folder); without it the file is not
-    signed. `rtx` puts the variants through TensorRT-RTX's parser where it is installed.
+    signed. `rtx` puts the variants through TensorRT-RTX's parser where it is installed. With `gate` the file marks
+    frames that are unlike those of training.
     """
 
     card: CardSection
@@ -84,6 +110,7 @@ class ExportSection(Settings, frozen=True, kw_only=True):
     threshold: float = 0.5
     golden: int = 2
     rtx: bool = True
+    gate: GateSection | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -106,10 +133,18 @@ class ExportSection(Settings, frozen=True, kw_only=True):
             check(bool(reason.strip()), f"export: override of {variant}", reason, "give the reason, the card shows it")
 
 
+_SCORES = {"segmentation": ("energy", "mahalanobis"), "classification": ("energy",)}  # other tasks: mahalanobis
+
+
 def check_gates(section: ExportSection | msgspec.UnsetType, gates: Gates, task: str) -> None:
-    """Raise `ConfigError` when `section` sets other gates than `gates`, the one that a `task` has."""
+    """Raise `ConfigError` when `section` sets other gates than `gates`, the one that a `task` has, or a `gate` whose
+    score the task's student does not give.
+    """
     if not section:
         return
     for name in ("max_drop_points", "min_agreement", "min_sqnr_db"):
         if name != gates and getattr(section, name):
             raise ConfigError(f"export: {name} is given; {task} is held to {gates}, set that one")
+    allowed = _SCORES.get(task, ("mahalanobis",))
+    if section.gate and section.gate.score not in allowed:
+        raise ConfigError(f"export: gate: score is {section.gate.score}; {task} has {' or '.join(allowed)}")

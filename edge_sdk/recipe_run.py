@@ -64,7 +64,8 @@ _CODE = (
 class RecipeData:
     """The frames of a recipe: for training, held out, unlabelled; `sha256` over all that can be trained on.
 
-    `validation` are frames that choose the epoch, or None.
+    `validation` are frames that choose the epoch, or None; `groups` the examination or patient of each training frame,
+    its own name where none is known.
     """
 
     train: LabelledFrames
@@ -72,6 +73,7 @@ class RecipeData:
     unlabelled: tuple[UnlabelledFrames, ...]
     sha256: str
     validation: LabelledFrames | None = None
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,24 +105,27 @@ def read_data(recipe: Recipe, *, base: Path, stages: Stages) -> RecipeData:
         digest.update(msgspec.json.encode(source.record))
     validation = None
     if recipe.validation:
-        train, validation = _validation(train, groups, recipe.validation)
+        train, validation, groups = _validation(train, groups, recipe.validation)
         digest.update(f"|validation {recipe.validation}".encode())
-    return RecipeData(
-        train=train, held_out=held_out, unlabelled=unlabelled, sha256=digest.hexdigest(), validation=validation
-    )
+    common: dict[str, Any] = {"validation": validation, "groups": tuple(groups), "sha256": digest.hexdigest()}
+    return RecipeData(train=train, held_out=held_out, unlabelled=unlabelled, **common)
 
 
-def _validation(train: LabelledFrames, groups: list[str], share: float) -> tuple[LabelledFrames, LabelledFrames]:
-    """The frames that stay for training, and about `share` of them by whole groups."""
-    held = set(grouped_folds(groups, max(2, round(1 / share)), seed=0)[0].tolist())
-    return tuple(  # type: ignore[return-value]
+def _validation(
+    train: LabelledFrames, groups: list[str], share: float
+) -> tuple[LabelledFrames, LabelledFrames, list[str]]:
+    """The frames that stay for training, about `share` of them by whole groups, and the groups of those that stay."""
+    held = grouped_folds(groups, max(2, round(1 / share)), seed=0)[0].tolist()
+    stay = [k for k in range(len(groups)) if k not in set(held)]
+    parts = [
         LabelledFrames(
             frames=[train.frames[k] for k in chosen],
             masks=[train.masks[k] for k in chosen],
             names=tuple(train.names[k] for k in chosen) if train.names else (),
         )
-        for chosen in ([k for k in range(len(groups)) if k not in held], sorted(held))
-    )
+        for chosen in (stay, held)
+    ]
+    return parts[0], parts[1], [groups[k] for k in stay]
 
 
 def _simulated(data: SimulatedData, stages: Stages) -> tuple[LabelledFrames, LabelledFrames]:
@@ -240,6 +245,8 @@ def product(recipe: Recipe, outcome: RecipeOutcome, section: ExportSection, *, b
             Origin(kind="teacher", name=outcome.teacher.name, sha256=outcome.teacher.sha256),
         ],
         report=outcome.report,
+        groups=data.groups,
+        features=outcome.student.encoder[-1],
     )
 
 

@@ -10,6 +10,7 @@ from edge_export._lower import LoweringReport
 from edge_export.agree import AgreementReport
 from edge_export.verify import VerificationReport
 from edge_runtime.bundle.manifest import OutputSpec
+from edge_runtime.bundle.manifest_reading import EnergyGate
 
 __all__ = ["ModelCard", "render_card"]
 
@@ -69,7 +70,9 @@ def render_card(
     for row in report.variants:
         share = f"{100 * row.size_ratio:.0f} %"
         lines.append(f"| {row.id} | {row.opset} | {row.file_bytes} | {share} | {row.macs} | {row.rtx.status} |")
-    lines += ["", "## Metrics", "", *_metrics(verification), "", "## Limits", "", card.limits, ""]
+    lines += ["", "## Metrics", "", *_metrics(verification), ""]
+    lines += [line for spec in output_specs for line in _unlike(spec)]
+    lines += ["## Limits", "", card.limits, ""]
     return "\n".join(lines)
 
 
@@ -134,6 +137,22 @@ def _metrics(verification: VerificationReport | AgreementReport | None) -> list[
             f"| {_gate(score.passed, score.override, score.divergence)} |"
         )
     return lines
+
+
+def _unlike(spec: OutputSpec) -> list[str]:
+    """What the gate of an output says of a frame; nothing without one."""
+    gate = spec.gate
+    if gate is None:
+        return []
+    energy = isinstance(gate, EnergyGate)
+    score = f"energy of {spec.name}" if energy else f"Mahalanobis distance of {spec.name}"
+    return [
+        "## Frames unlike those of training",
+        "",
+        f"A frame whose {score} exceeds {gate.threshold:.4g} is marked as out of distribution, as were "
+        f"{100 * gate.false_alarm:.1f} % of {gate.n} frames it was fitted on ({gate.over}).",
+        "",
+    ]
 
 
 def _between(interval: tuple[float, float] | None, digits: int = 4) -> str:

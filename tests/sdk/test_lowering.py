@@ -245,7 +245,7 @@ def test_what_must_fail_fails_before_training(folder: Path, text: str, message: 
         (MASKS + export(percentile="20"), "percentile is 20"),
         (MASKS + export(runners="[]"), "at least one is needed"),
         (MASKS + export(version="''"), "version is ''"),
-        (MASKS + export(gate="1"), "'export.gate'"),
+        (MASKS + export(gate="1"), "gate"),
         (MASKS + export().replace("limits: All.", "limits: ''"), "limits is empty"),
         (MASKS + export().replace("limits: All., ", ""), "limits"),
         (MASKS + "export:\n", "export"),

@@ -137,6 +137,7 @@ def _product(
         origins=origins,
         report=report,
         max_abs=MAX_ABS,
+        features=student.stages[-1],
     )
 
 

@@ -160,6 +160,7 @@ def _product(
         held_out=held_out.inputs.numpy(),
         origins=origins,
         report=report,
+        features=student.body.encoder[-1],
     )
 
 

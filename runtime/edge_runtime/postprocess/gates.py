@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.bundle.manifest import OutputSpec
 from edge_runtime.bundle.manifest_reading import EnergyGate, Gate
 from edge_runtime.errors import ConfigError, InferenceError
+from edge_runtime.optional import require
 from edge_runtime.result import GateScore
 
 __all__ = ["GateReader", "class_energy", "mask_energy", "pooled"]
@@ -59,13 +62,25 @@ def mask_energy(logits: Float32, temperature: float = 1.0) -> float:
 
     The energy -T log(1 + sum exp(z_k / T)) of the logits z_k relative to the background's, which is 0 for one plane.
     """
-    relative = logits if len(logits) == 1 else logits[1:] - logits[0]
-    odds = relative[0] if len(relative) == 1 else np.logaddexp.reduce(relative, axis=0)
-    chosen = relative[:, odds > _INSIDE].astype(np.float64) / temperature
+    if len(logits) == 1:
+        return _plane_energy(logits[0], temperature)
+    relative = logits[1:] - logits[0]
+    chosen = relative[:, np.logaddexp.reduce(relative, axis=0) > _INSIDE].astype(np.float64) / temperature
     if not chosen.shape[1]:
         return 0.0
-    total = chosen[0] if len(chosen) == 1 else np.logaddexp.reduce(chosen, axis=0)
-    return float(-temperature * np.logaddexp(0.0, total).mean())
+    return float(-temperature * np.logaddexp(0.0, np.logaddexp.reduce(chosen, axis=0)).mean())
+
+
+def _plane_energy(logits: Float32, temperature: float) -> float:
+    """The same of one plane (H, W), by log(1 + e^x) = max(x, 0) + log(1 + e^-|x|) in float32, summed in float64."""
+    cv2: Any = require("cv2", "to take logarithms")
+    scaled = logits[logits > _INSIDE][None] * np.float32(1 / temperature)
+    if not scaled.size:
+        return 0.0
+    terms = np.exp(-np.abs(scaled))
+    terms += 1
+    terms = cv2.log(terms) + np.maximum(scaled, 0)
+    return float(-temperature * cv2.sumElems(terms)[0] / scaled.size)
 
 
 def pooled(features: Float32) -> Floats:
