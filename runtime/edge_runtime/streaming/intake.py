@@ -65,9 +65,6 @@ class Gate:
         if not isinstance(frame, Frame):
             raise SourceError(f"source {self._source!r} gave a {type(frame).__name__}; a Frame, or None at the end")
         self._bad = 0
-        if self._usual(frame):
-            self._last = frame
-            return ""
         reason = ""
         for kind, found in self._oddities(frame):
             answer: OnOddity = getattr(self._settings, kind)
@@ -85,6 +82,21 @@ class Gate:
         self._bad += 1
         if self._settings.bad_frame == "raise" or self._bad >= _BAD_IN_A_ROW:
             raise SourceError(f"source {self._source!r} gave {self._bad} bad frames in a row: {error}") from error
+
+    def _usual(self, frame: Frame) -> bool:
+        """Whether nothing can be odd about the frame: most are so, and this is quick."""
+        last = self._last
+        if last is None or frame.geometry is not last.geometry or frame.image.shape != last.image.shape:
+            return False
+        if frame.device_ns is not None and last.device_ns is not None:
+            step_ns = frame.device_ns - last.device_ns
+            if not 0 < step_ns <= self._settings.max_step_s * 1e9:
+                return False
+        if not self._live:
+            return True
+        age_ns = self._clock.now_ns() - frame.arrival_ns
+        in_time = -self._settings.max_ahead_ms * 1e6 <= age_ns <= self._settings.max_age_s * 1e9
+        return in_time and frame.arrival_ns >= last.arrival_ns
 
     def _oddities(self, frame: Frame) -> Iterator[tuple[EventKind, str]]:
         last = self._last
