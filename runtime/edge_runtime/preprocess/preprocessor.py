@@ -121,7 +121,8 @@ class Preprocessor:
     def _plan_for(self, frame: Frame) -> _Plan:
         """The plan of the last frame if it fits, else a new one (which also starts a new stack)."""
         plan = self._plan
-        if plan is None or plan.shape != frame.image.shape or plan.source_geometry != frame.geometry:
+        known = plan is not None and (plan.source_geometry is frame.geometry or plan.source_geometry == frame.geometry)
+        if plan is None or not known or plan.shape != frame.image.shape:
             plan = self._plan = self._make_plan(frame)
             self.reset()
         return plan

@@ -98,10 +98,10 @@ class Runner(ABC):
         return InferenceError(f"variant {self.variant!r} ran longer than {limit_s:g} s and was ended")
 
     def _check(self, inputs: Arrays) -> None:
-        if set(inputs) != {self.input.name}:
+        array = inputs.get(self.input.name)
+        if array is None or len(inputs) != 1:
             raise InputContractError(f"inputs are {sorted(inputs)}; exactly [{self.input.name!r}] is needed")
-        array = inputs[self.input.name]
-        if array.shape != self.input.shape or array.dtype != np.dtype(self.input.dtype):
+        if array.shape != self.input.shape or array.dtype != self.input.dtype:
             raise InputContractError(
                 f"input {self.input.name!r} is {array.dtype} {array.shape}; "
                 f"the bundle wants {self.input.dtype} {self.input.shape}"

@@ -136,7 +136,9 @@ class OrtRunner(Runner):
         return options
 
     def _infer(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-        array = np.ascontiguousarray(inputs[self.input.name], np.float32)
+        array = inputs[self.input.name]
+        if array is not self._bound:
+            array = np.ascontiguousarray(array, np.float32)
         watchdog, device = self._watchdog, self._device
         try:
             if device is None:
@@ -159,6 +161,8 @@ class OrtRunner(Runner):
 
     def _bind(self, array: npt.NDArray[np.float32]) -> None:
         bound = self._bound
+        if array is bound:
+            return
         if bound is None or bound.ctypes.data != array.ctypes.data or bound.shape != array.shape:
             self._binding.bind_input(self.input.name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         self._bound = array  # kept alive while it is bound

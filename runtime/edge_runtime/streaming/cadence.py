@@ -40,9 +40,11 @@ class Cadence:
 
     def arrive(self, number: int) -> None:
         """Frame `number` has come from the source."""
-        if number % self.every == 0:
+        group, first = divmod(number, self.every)
+        if first == 0:
+            turn = _Turn(self._ledger.arrive(), self.every)
             with self._lock:
-                self._turns[number // self.every] = _Turn(self._ledger.arrive(), self.every)
+                self._turns[group] = turn
 
     def lose(self, number: int, outcome: Outcome, reason: str) -> None:
         """Frame `number` will not be seen by the branch; `lost` counts the turns that this cost."""

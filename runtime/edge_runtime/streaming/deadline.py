@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from edge_runtime.clock import Clock
 from edge_runtime.streaming.estimate import CostEstimate
@@ -15,6 +16,10 @@ from edge_runtime.streaming.thermal import Cap
 __all__ = ["DeadlineController", "DecisionRecord"]
 
 _LOG_LENGTH = 4096
+_LEFT: dict[Point, tuple[str, ...]] = {
+    "preprocess": ("preprocess", "infer", "postprocess"),
+    "infer": ("infer", "postprocess"),
+}
 
 
 class DeadlineController:
@@ -51,48 +56,63 @@ class DeadlineController:
     def renew(self, policy: Policy, rungs: int) -> None:
         """Start anew with another policy and ladder; the log and the counts go on."""
         self.policy = policy
-        self._shared = {"preprocess": CostEstimate(), "refine": CostEstimate()}
-        self._rungs = [{"infer": CostEstimate(), "postprocess": CostEstimate()} for _ in range(rungs)]
+        shared = {"preprocess": CostEstimate(), "refine": CostEstimate()}
+        self._costs = [{**shared, "infer": CostEstimate(), "postprocess": CostEstimate()} for _ in range(rungs)]
         self._probing: int | None = None
+        self._standing: dict[tuple[Point, int], tuple[Decision, int]] = {}  # those that hold, with what was predicted
 
     def deadline_ns(self, arrival_ns: int) -> int | None:
         """When a result of a frame that arrived then is due."""
         return None if self.budget_ns is None else arrival_ns + self.budget_ns
 
+    @property
+    def learns(self) -> bool:
+        """Whether the costs of frames matter: not when the decisions on every frame hold."""
+        return not _LEFT.keys() <= {point for point, _ in self._standing}
+
     def record(self, stage: str, rung: int, duration_ns: int) -> None:
         """Learn what a stage cost; `rung` matters for `infer` and `postprocess`."""
-        estimates = self._shared if stage in self._shared else self._rungs[rung]
-        estimates[stage].record(duration_ns)
+        self._costs[rung][stage].record(duration_ns)
 
     def decide(self, point: Point, *, frame: int, deadline_ns: int | None, rung: int, can_reuse: bool) -> Decision:
         """What to do before the stage `point`; `rung` is the choice so far."""
-        left = {"preprocess": ("preprocess", "infer", "postprocess"), "infer": ("infer", "postprocess")}
-        stages = left.get(point, (point,))
+        slack_ns = None if deadline_ns is None else deadline_ns - self._clock.now_ns()
+        all_standing = self._standing  # this one, should a cap be set meanwhile
+        if (standing := all_standing.get((point, rung))) is not None:
+            self._log(point, standing[0], frame, slack_ns, standing[1])
+            return standing[0]
+        stages = _LEFT.get(point, (point,))
         situation = Situation(
             point=point,
-            slack_ns=None if deadline_ns is None else deadline_ns - self._clock.now_ns(),
+            slack_ns=slack_ns,
             rung=rung,
-            rest_ns=tuple(sum(self._cost(stage, r).p95_ns for stage in stages) for r in range(len(self._rungs))),
-            typical_ns=tuple(sum(self._cost(stage, r).median_ns for stage in stages) for r in range(len(self._rungs))),
+            rest_ns=tuple([sum([costs[stage].p95_ns for stage in stages]) for costs in self._costs]),
+            typical_ns=tuple([sum([costs[stage].median_ns for stage in stages]) for costs in self._costs]),
             can_reuse=can_reuse,
             first_rung=self._first_rung(),
             period_ns=self.period_ns,
         )
         decision = self._held(self.policy.decide(situation), situation)
-        self._note(situation, decision, frame)
+        self._probing = decision.rung if decision.probing else self._probing
+        predicted_ns = situation.rest_ns[decision.rung]
+        if decision.holds:
+            all_standing[point, rung] = decision, predicted_ns
+        self._log(point, decision, frame, slack_ns, predicted_ns)
         return decision
 
     def set_cap(self, cap: Cap | None) -> bool:
         """From now on (or no longer) at best `cap.rung`; True, and on record, when that is a change."""
         before, self.cap = self.cap, cap
+        if before != cap:
+            self._standing = {}
         if (None if before is None else before.rung) == (None if cap is None else cap.rung):
             return False
         reason = cap.reason if cap is not None else f"no longer: {before.reason if before is not None else ''}"
-        self._log("cap", "run", self._first_rung(), reason, frame=-1, slack_ns=None, predicted_ns=0)
+        self._log("cap", Decision(action="run", rung=self._first_rung(), reason=reason), -1, None, 0)
         return True
 
     def _first_rung(self) -> int:
-        return 0 if self.cap is None else min(self.cap.rung, len(self._rungs) - 1)
+        return 0 if self.cap is None else min(self.cap.rung, len(self._costs) - 1)
 
     def _held(self, decision: Decision, situation: Situation) -> Decision:
         """A policy that does not know of caps is held to them all the same."""
@@ -102,39 +122,14 @@ class DeadlineController:
             return replace(decision, rung=situation.first_rung, reason=f"capped: {self.cap.reason}", probing=False)
         return replace(decision, reason=f"capped: {self.cap.reason}") if situation.first_rung else decision
 
-    def _cost(self, stage: str, rung: int) -> CostEstimate:
-        return self._shared[stage] if stage in self._shared else self._rungs[rung][stage]
-
-    def _note(self, situation: Situation, decision: Decision, frame: int) -> None:
-        self._probing = decision.rung if decision.probing else self._probing
-        self._log(
-            situation.point,
-            decision.action,
-            decision.rung,
-            decision.reason,
-            frame=frame,
-            slack_ns=situation.slack_ns,
-            predicted_ns=situation.rest_ns[decision.rung],
-        )
-
-    def _log(
-        self,
-        point: Point,
-        action: Action,
-        rung: int,
-        reason: str,
-        *,
-        frame: int,
-        slack_ns: int | None,
-        predicted_ns: int,
-    ) -> None:
-        self.counts[point, action, reason] += 1
+    def _log(self, point: Point, decision: Decision, frame: int, slack_ns: int | None, predicted_ns: int) -> None:
+        self.counts[point, decision.action, decision.reason] += 1
         record = DecisionRecord(
             frame=frame,
             point=point,
-            action=action,
-            rung=rung,
-            reason=reason,
+            action=decision.action,
+            rung=decision.rung,
+            reason=decision.reason,
             slack_ns=slack_ns,
             predicted_ns=predicted_ns,
             time_ns=self._clock.now_ns(),
@@ -147,7 +142,7 @@ class DeadlineController:
     def settle(self, *, missed: bool, lost: int) -> None:
         """A frame is through; `lost` frames were lost before the branch since the last one."""
         if self._probing is not None and not missed:
-            for estimate in (self._shared["preprocess"], *self._rungs[self._probing].values()):
-                estimate.restart()
+            for stage in _LEFT["preprocess"]:
+                self._costs[self._probing][stage].restart()
         self._probing = None
         self.policy.settle(missed=missed, lost=lost)

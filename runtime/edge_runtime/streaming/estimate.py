@@ -20,6 +20,8 @@ class CostEstimate:
     def __init__(self) -> None:
         self._recent: deque[int] = deque(maxlen=_WINDOW)
         self._sorted: list[int] = []
+        self.p95_ns = 0  # predicted cost, on the safe side
+        self.median_ns = 0  # typical cost
 
     def record(self, duration_ns: int) -> None:
         """Add one duration; the oldest leaves a full window."""
@@ -27,22 +29,14 @@ class CostEstimate:
             del self._sorted[bisect_left(self._sorted, self._recent[0])]
         self._recent.append(duration_ns)
         insort(self._sorted, duration_ns)
+        n = len(self._sorted)
+        self.p95_ns = self._sorted[-(-95 * n // 100) - 1]
+        self.median_ns = self._sorted[(n - 1) // 2]
 
     def restart(self) -> None:
         """Forget all but the newest duration: the conditions have changed."""
         newest = list(self._recent)[-1:]
         self._recent.clear()
-        self._recent.extend(newest)
-        self._sorted = newest
-
-    @property
-    def p95_ns(self) -> int:
-        """Predicted cost, on the safe side."""
-        n = len(self._sorted)
-        return self._sorted[-(-95 * n // 100) - 1] if n else 0
-
-    @property
-    def median_ns(self) -> int:
-        """Typical cost."""
-        n = len(self._sorted)
-        return self._sorted[(n - 1) // 2] if n else 0
+        self._sorted.clear()
+        for duration_ns in newest:
+            self.record(duration_ns)

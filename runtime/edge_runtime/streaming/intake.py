@@ -65,6 +65,9 @@ class Gate:
         if not isinstance(frame, Frame):
             raise SourceError(f"source {self._source!r} gave a {type(frame).__name__}; a Frame, or None at the end")
         self._bad = 0
+        if self._usual(frame):
+            self._last = frame
+            return ""
         reason = ""
         for kind, found in self._oddities(frame):
             answer: OnOddity = getattr(self._settings, kind)

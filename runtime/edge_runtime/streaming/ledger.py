@@ -82,16 +82,19 @@ class Ledger:
             else:
                 self._states[outcome] += 1
             self._misses += missed
-            self._ahead[ticket] = missed
-            self._advance_run()
+            if ticket == self._next:  # in the order of arrival, as nearly always
+                self._extend_run(missed)
+            else:
+                self._ahead[ticket] = missed
+            while self._ahead and self._next in self._ahead:
+                self._extend_run(self._ahead.pop(self._next))
 
-    def _advance_run(self) -> None:
-        """Extend the run of misses in the order of arrival, not of settling. The lock is held."""
-        while self._next in self._ahead:
-            missed = self._ahead.pop(self._next)
-            self._next += 1
-            self._run = self._run + 1 if missed else 0
-            self._longest = max(self._longest, self._run)
+    def _extend_run(self, missed: bool) -> None:
+        """The next ticket in the order of arrival is settled. The lock is held."""
+        self._next += 1
+        self._run = self._run + 1 if missed else 0
+        if self._run > self._longest:
+            self._longest = self._run
 
     def snapshot(self) -> LedgerSnapshot:
         """The account at one instant; later changes do not reach it."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+import msgspec
 
 from edge_runtime.errors import ConfigError
 
@@ -15,8 +16,7 @@ Action = Literal["run", "reuse", "skip", "drop"]
 Point = Literal["preprocess", "infer", "refine", "cap"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
+class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """What is known before a costly stage.
 
     `slack_ns` is the time left to the deadline (None: no deadline). `rest_ns[r]` is the predicted p95 of all that is
@@ -44,17 +44,18 @@ class Situation:
         return min(self.slack_ns, self.period_ns)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """`run` goes on with `rung`; `reuse` gives the last result out again, marked stale; `skip` leaves the optional
     stage out; `drop` gives nothing. `probing` marks a run against the prediction: when it is in time, the estimates
-    of its rung start anew.
+    of its rung start anew. `holds` says that the answer at this point will never be another on this ladder under this
+    cap: the policy is not asked again until one of them changes.
     """
 
     action: Action
     rung: int
     reason: str
     probing: bool = False
+    holds: bool = False
 
 
 class Policy(Protocol):
@@ -80,7 +81,7 @@ class FixedPolicy:
         if self._rung >= len(situation.rest_ns):
             rungs = len(situation.rest_ns)
             raise ConfigError(f"rung {self._rung} was asked for; after warm-up the ladder has {rungs}, counted from 0")
-        return Decision(action="run", rung=self._rung, reason="fixed")
+        return Decision(action="run", rung=self._rung, reason="fixed", holds=True)
 
     def settle(self, *, missed: bool, lost: int) -> None:
         return None
@@ -118,7 +119,8 @@ class LadderPolicy:
         if situation.point == "preprocess":
             self._begin(situation)
         if situation.slack_ns is None:
-            return Decision(action="run", rung=max(self.level, situation.first_rung), reason="no deadline")
+            rung = max(self.level, situation.first_rung)
+            return Decision(action="run", rung=rung, reason="no deadline", holds=True)
         if self._trial:
             return Decision(action="run", rung=self.level - 1, reason="trial", probing=True)
         if self._probe:
@@ -160,7 +162,9 @@ class LadderPolicy:
         return Decision(action="drop", rung=first, reason="no rung fits")
 
     def _refine(self, situation: Situation) -> Decision:
-        if situation.slack_ns is None or situation.rest_ns[situation.rung] <= situation.slack_ns:
+        if situation.slack_ns is None:
+            return Decision(action="run", rung=situation.rung, reason="no deadline", holds=True)
+        if situation.rest_ns[situation.rung] <= situation.slack_ns:
             return Decision(action="run", rung=situation.rung, reason="fits")
         return Decision(action="skip", rung=situation.rung, reason="optional stage does not fit")
 

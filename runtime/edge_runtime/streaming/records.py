@@ -7,8 +7,9 @@ a thread of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from edge_runtime.streaming.ledger import Outcome
 from edge_runtime.streaming.policy import Action, Point
@@ -33,8 +34,7 @@ EventKind = Literal[
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamEvent:
+class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Something that a reader of the report must be able to find: what, when (host monotonic ns), and why in words.
 
     `branch` and `frame` (index in the source) where there is one; `told` is an event of the program's own
@@ -48,9 +48,10 @@ class StreamEvent:
     frame: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecisionRecord:
+class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One decision: on which frame, before which stage, with how much slack and which prediction, and why.
+
+    `predicted_ns` is what was predicted when the policy was asked: for a decision that holds, once.
 
     At the point `cap` no frame is decided upon (`frame` is -1): from then on `rung` is the best that may be used.
     """
@@ -66,8 +67,7 @@ class DecisionRecord:
     branch: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Lap:
+class Lap(msgspec.Struct, frozen=True):
     """A part of a frame's time, host monotonic ns; the laps of a frame follow each other without a gap."""
 
     name: str
@@ -76,8 +76,7 @@ class Lap:
     wait: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrameRecord:
+class FrameRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What one branch did with one frame; `laps` go from its arrival to `done_ns`."""
 
     branch: str
@@ -92,8 +91,7 @@ class FrameRecord:
     laps: tuple[Lap, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossRecord:
+class LossRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A frame of the source that no branch saw: dropped (`replaced`, `stopped`) or failed; `number` counts from 0."""
 
     number: int
@@ -102,8 +100,7 @@ class LossRecord:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SinkRecord:
+class SinkRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A result and a sink: written from `start_ns` to `end_ns`, or lost there (both the same then)."""
 
     sink: str

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from edge_runtime.streaming.branch import RungReport
 from edge_runtime.streaming.lane import Lane
@@ -78,7 +80,7 @@ class StreamReport:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, schema `edge-runtime.stream-report/1`; the decision log is left out, its counts are in."""
-        content = asdict(self)
+        content: dict[str, Any] = msgspec.to_builtins(self)
         for name, branch in content["branches"].items():
             del branch["recent_decisions"]
             branch["miss_ratio"] = self.branches[name].miss_ratio

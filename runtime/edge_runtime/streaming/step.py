@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from edge_runtime.clock import Clock
 from edge_runtime.errors import PipelineError
 from edge_runtime.frame import Frame
@@ -30,8 +32,7 @@ __all__ = ["Arrived", "BranchStep"]
 _LOOK_NS = 5_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Arrived:
+class Arrived(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A frame on its way to the compute thread: its number in the stream and when it was put in the mailbox."""
 
     number: int
@@ -208,7 +209,8 @@ class BranchStep:
             fill(result, segmented, slot, rung.runner)
             if plan.rung > 0:
                 result.state, result.reason = "degraded", f"rung {plan.rung}: {plan.reason}"
-        self._learn(watch, plan.rung)
+        if self.controller.learns:
+            self._learn(watch, plan.rung)
         self._refine(result, plan.rung, watch)
         return ""
 
@@ -315,8 +317,11 @@ class BranchStep:
             self._record(result, outcome, dropped or result.reason, missed, watch)
         if dropped or result.state == "failed":
             return
-        for stage, duration_ns in (*result.stages_ns.items(), *result.waits_ns.items(), ("total", result.latency_ns)):
-            self.latency.setdefault(stage, LatencyHistogram()).record(duration_ns)
+        for spent in (result.stages_ns, result.waits_ns, {"total": result.latency_ns}):
+            for stage, duration_ns in spent.items():
+                if (histogram := self.latency.get(stage)) is None:
+                    histogram = self.latency[stage] = LatencyHistogram()
+                histogram.record(duration_ns)
         self.newest = result
         if result.state != "stale":
             self.failures = 0
