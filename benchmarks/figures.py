@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import platform
+import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -16,9 +18,13 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Figure", "Row", "machine", "main", "run"]
+from edge_runtime.errors import ConfigError
+
+__all__ = ["Figure", "Row", "judged", "machine", "main", "run"]
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+_BOUND = re.compile(r"(<=|>=|<|>) (-?\d+(?:\.\d+)?(?:e-?\d+)?)(?![\w.])")
+_HOLDS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,28 @@ class Figure:
     spread: str = ""
     reason: str = ""
     detail: dict[str, object] = field(default_factory=dict)
+
+
+def judged(
+    *,
+    name: str,
+    value: float,
+    goal: str,
+    unit: str,
+    n: int,
+    spread: str = "",
+    detail: Mapping[str, object] | None = None,
+) -> Figure:
+    """A figure that is held to the bound its goal begins with, "<= 0.54 mm" or "> 6 times": the sentence is the check.
+
+    Raises `ConfigError` for a goal that begins otherwise.
+    """
+    bound = _BOUND.match(goal)
+    if bound is None:
+        raise ConfigError(f"{name}: the goal {goal!r} does not begin with <=, >=, < or > and a number; use Figure")
+    value = float(value)
+    met = bool(_HOLDS[bound[1]](value, float(bound[2])))
+    return Figure(name=name, value=value, goal=goal, unit=unit, n=n, met=met, spread=spread, detail=dict(detail or {}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

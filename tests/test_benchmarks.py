@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import typer
 
 from benchmarks import figures, main_job
 from benchmarks.distill.rows import ROWS as DISTILL_ROWS
-from benchmarks.figures import Figure, Row, run
+from benchmarks.figures import Figure, Row, judged, run
+from edge_runtime.errors import ConfigError
 
 KEYS = (
     "setup",
@@ -129,3 +131,19 @@ def test_rows_alone_are_put_into_the_table_that_is_there(
     assert "| 1.25 ms |" in text
     assert text.count("Machine:") == 1
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "met"),
+    [("<= 0.540 mm", 0.54, True), ("<= 0.540 mm", 0.5401, False), ("< 300 s", 300, False), (">= 10", 10, True),
+     ("> 6 times", 6, False), ("<= 1e-4", 2e-4, False), (">= -0.5 dB", -0.4, True), (">= 10", math.nan, False)],
+)  # fmt: skip
+def test_a_figure_is_held_to_the_bound_that_its_goal_says(goal: str, value: float, met: bool) -> None:
+    figure = judged(name="a", value=value, goal=goal, unit="", n=1)
+    assert (figure.met, figure.goal) == (met, goal)
+
+
+@pytest.mark.parametrize("goal", ["yes", "size < 0.001", "<= five", ">= 6x", "> 0.5.1", "<=3"])
+def test_a_goal_without_a_bound_is_refused(goal: str) -> None:
+    with pytest.raises(ConfigError, match="does not begin with"):
+        judged(name="a", value=1.0, goal=goal, unit="", n=1)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.compounding.cases import sweeps
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, judged
 from edge_runtime.calibration import (
     NWire,
     calibrate_image,
@@ -50,23 +50,21 @@ def measure_temporal_calibration() -> list[Figure]:
     half = len(image) // 2
     first, second = offset(slice(half)), offset(slice(half, None))
     return [
-        Figure(
+        judged(
             name="offsets of -200 to 200 ms injected, recovered within",
-            value=float(np.ptp(found)),
+            value=np.ptp(found),
             goal="<= 5 ms of each other",
             unit="ms",
             n=len(found),
-            met=float(np.ptp(found)) <= 5,
             spread=f"offset {np.mean(found):.2f} ms, correlation {whole.correlation:.4f}, residual "
             f"{whole.residuals.rms:.1f} rows of a motion of {np.ptp(image):.0f}, {whole.residuals.n} images",
         ),
-        Figure(
+        judged(
             name="the two halves of the recording differ by",
             value=abs(first - second),
             goal="<= 10 ms",
             unit="ms",
             n=2,
-            met=abs(first - second) <= 10,
             spread=f"{first:.2f} and {second:.2f} ms",
         ),
     ]
@@ -133,13 +131,12 @@ def measure_spatial_calibration() -> list[Figure]:
         f"condition {residuals.condition:.1f}"
     )
     return [
-        Figure(
+        judged(
             name="validation error, mean without the worst 5 % as the reference states it",
             value=_trimmed(error),
             goal="<= 0.540 mm",
             unit="mm",
             n=error.size,
-            met=_trimmed(error) <= 0.540,
             spread=f"the reference's own matrix {_trimmed(peer):.3f} mm; {made}",
         ),
         Figure(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.compounding.cases import nwire_pixels, sweep_of, sweeps
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, judged
 from edge_runtime.frame import FrameGeometry, Rectangle
 from edge_runtime.geometry import vector_to_rotation
 from edge_runtime.reconstruct import Sweep, Volume, compound, grid_of_sweep, locate_wire
@@ -80,13 +80,12 @@ def _wire_figures() -> list[Figure]:
         size = [np.linalg.norm(_off(at, ends), axis=1) for at, ends in zip(found, wires, strict=True)]
         each = [float(s.mean()) for s in size]
         figures.append(
-            Figure(
+            judged(
                 name=f"{name}: mean position error of the worst wire",
                 value=max(each),
                 goal="<= 0.5 mm",
                 unit="mm",
                 n=sum(len(s) for s in size),
-                met=max(each) <= 0.5,
                 spread=", ".join(f"{n} {e:.2f}" for n, e in zip(names, each, strict=True))
                 + f"; worst slice {max(float(s.max()) for s in size):.2f}",
             )
@@ -120,13 +119,12 @@ def measure_geometry() -> list[Figure]:
     """Wires of the N-wire phantom, and spheres of 6 to 10 mm."""
     shares = [_sphere(radius, 0.5) for radius in RADII_MM]
     worst = max(abs(share - 100) for share in shares)
-    spheres = Figure(
+    spheres = judged(
         name="volume of simulated spheres, worst deviation",
         value=worst,
         goal="<= 2 %",
         unit="%",
         n=len(shares),
-        met=worst <= 2,
         spread=", ".join(f"{r:g} mm radius {s:.2f} %" for r, s in zip(RADII_MM, shares, strict=True)),
     )
     return [*_wire_figures(), spheres]

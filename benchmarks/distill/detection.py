@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.distill import stored
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, judged
 from edge_runtime.errors import ConfigError
 from edge_sdk.config import OptimiserConfig
 from edge_sdk.progress import Progress, ProgressEvent, ignore_progress
@@ -212,13 +212,12 @@ def _figures(found: dict[str, list[list[Rows]]], train: BoxedFrames, test: Boxed
         )
     gap, low, high = gap_interval(found["teacher"], found["student"], truth, labels)
     figures.append(
-        Figure(
+        judged(
             name="teacher minus student, AP50",
             value=100 * gap,
             goal="<= 2 points",
             unit="points",
             n=len(truth),
-            met=100 * gap <= 2,
             spread=f"95 % {100 * low:+.1f} to {100 * high:+.1f} over images x {len(found['student'])} seeds",
         )
     )

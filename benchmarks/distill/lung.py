@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.distill import stored
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, judged
 from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess.spec import Letterbox, Normalize, PreprocessSpec, Stack, ToGray
 from edge_sdk.config import AugmentConfig, OptimiserConfig
@@ -309,13 +309,12 @@ def _cohort(
             f"over the histogram {100 * gain_low:+.1f} to {100 * gain_high:+.1f}",
             detail=detail,
         ),
-        Figure(
+        judged(
             name=f"teacher minus student, {cohort}",
             value=drop,
             goal="<= 2 points",
             unit="points",
             n=n,
-            met=drop <= 2,
             spread=f"95 % {100 * drop_low:+.1f} to {100 * drop_high:+.1f}; teacher {100 * mean['teacher']:.1f} %",
         ),
         Figure(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from benchmarks.distill.cases import HC18, USGRA
 from benchmarks.distill.segmentation import Case, logits_of, network, settings, train_all
 from benchmarks.distill.stored import SeedRecord, check_fresh, load_records, load_weights, paired_bootstrap
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, judged
 from edge_runtime.errors import ConfigError
 from edge_runtime.preprocess import Preprocessor
 from edge_sdk.progress import Progress
@@ -86,13 +86,12 @@ def measure_hc18_teacher() -> list[Figure]:
     }
     return [
         *_dice_figures("teacher (ensemble, mirrored)", joined, records[0].array("teacher.ellipse_dice"), detail),
-        Figure(
+        judged(
             name="teacher, circumference error, mean",
-            value=float(error.mean()),
+            value=error.mean(),
             goal="<= 2.0 mm",
             unit="mm",
             n=n,
-            met=bool(error.mean() <= 2.0),
             spread=f"95 % {e_low:.2f} to {e_high:.2f}, median {np.median(error):.2f}",
         ),
         Figure(
@@ -118,23 +117,21 @@ def _dice_figures(
     for what, values in (("the network's mask", masks), ("the fitted ellipse", ellipses)):
         low, high = paired_bootstrap(values[None])
         figures += [
-            Figure(
+            judged(
                 name=f"{who}, Dice of {what}",
-                value=float(values.mean()),
+                value=values.mean(),
                 goal=">= 0.976",
                 unit="",
                 n=len(values),
-                met=bool(values.mean() >= 0.976),
                 spread=f"95 % {low:.4f} to {high:.4f}",
                 detail=detail,
             ),
-            Figure(
+            judged(
                 name=f"{who}, worst Dice of {what}",
-                value=float(values.min()),
+                value=values.min(),
                 goal=">= 0.93",
                 unit="",
                 n=len(values),
-                met=bool(values.min() >= 0.93),
             ),
         ]
     return figures
@@ -146,13 +143,12 @@ def _below(
     """How many Dice points `name` lies below the teacher, over images and seeds."""
     drop = 100 * (_stack(records, f"teacher.{metric}") - _stack(records, f"{name}.{metric}"))
     low, high = paired_bootstrap(drop)
-    return Figure(
+    return judged(
         name=f"{what} below the teacher",
-        value=float(drop.mean()),
+        value=drop.mean(),
         goal=f"<= {limit} points",
         unit="points",
         n=drop.size,
-        met=bool(drop.mean() <= limit),
         spread=f"95 % {low:+.2f} to {high:+.2f}; {_seeds(drop, '+.2f')}",
     )
 
@@ -162,14 +158,13 @@ def _cheaper(case: Case, name: str, most: int, least: float) -> list[Figure]:
     _, teacher_macs = _cost(case, "teacher")
     ratio = teacher_macs / macs
     return [
-        Figure(name="parameters", value=float(parameters), goal=f"<= {most}", unit="", n=1, met=parameters <= most),
-        Figure(
+        judged(name="parameters", value=parameters, goal=f"<= {most}", unit="", n=1),
+        judged(
             name="multiply-adds, one teacher member over student",
             value=ratio,
             goal=f">= {least:g}",
             unit="x",
             n=1,
-            met=ratio >= least,
             spread=f"{macs / 1e6:.0f} M; the whole teacher {2 * case.members * ratio:.0f} x",
         ),
     ]
@@ -195,13 +190,12 @@ def measure_hc18_student() -> list[Figure]:
         ),
         _below(HC18, "student", records, 0.5, "student"),
         _below(HC18, "student", records, 0.5, "student's fitted ellipse", "ellipse_dice"),
-        Figure(
+        judged(
             name="student, circumference error above the teacher's",
-            value=float(more.mean()),
+            value=more.mean(),
             goal="<= 0.3 mm",
             unit="mm",
             n=more.size,
-            met=bool(more.mean() <= 0.3),
             spread=f"95 % {low:+.2f} to {high:+.2f}; error {own.mean():.2f} mm, floor {_FLOOR['hc_error_mm']} mm",
         ),
         *_cheaper(HC18, "student", 250_000, 10),

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from benchmarks.distill.stored import paired_bootstrap
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, judged
 from benchmarks.lowering.cases import Float64, Lowered, Student, lowered, scores, student, tensors
 from edge_export import run_model
 from edge_export._simulate import simulate_types
@@ -67,13 +67,12 @@ def _drop(
     if rounded > drop:
         drop, interval = rounded, other
     row = files.report.variant(variant)
-    return Figure(
+    return judged(
         name=f"{name}, {variant}: Dice drop against fp32",
         value=drop,
         goal=f"<= {allowed:g} points",
         unit="points",
         n=len(reference["dice"]),
-        met=drop <= allowed,
         spread=f"95 % of images {interval[0]:.3f} to {interval[1]:.3f}",
         detail={
             "fp32 Dice": float(reference["dice"].mean()),

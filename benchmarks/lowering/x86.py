@@ -18,7 +18,7 @@ from time import perf_counter_ns
 import numpy as np
 
 from benchmarks.distill.stored import paired_bootstrap
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, judged
 from benchmarks.lowering.cases import Float64, lowered, scores, student, tensors
 from edge_export import ModelCard, package
 from edge_runtime import loading
@@ -51,13 +51,12 @@ def measure_x86_int8() -> list[Figure]:
     parameters = sum(int(np.prod(item.dims)) for item in student(NAME).model.graph.initializer)
     figures = [_ratio(times, key, goal) for key, goal in GOALS.items()]
     figures.append(
-        Figure(
+        judged(
             name=f"file of int8-cpu, a student of {parameters / 1e6:.2f} M parameters",
             value=100 * share,
             goal="<= 40 % of fp32",
             unit="%",
             n=1,
-            met=share <= 0.4,
         )
     )
     return [*figures, _without_vnni(), _ladder(times)]
@@ -90,13 +89,12 @@ def _ratio(times: dict[str, Float64], key: str, goal: float) -> Figure:
     base, other = times["ort fp32"], times[key]
     least, middle = base.min() / other.min(), float(np.median(base) / np.median(other))
     low, high = np.percentile(base / other, (25, 75))
-    return Figure(
+    return judged(
         name=f"{NAME}, {key} against ort fp32, one thread",
         value=min(least, middle),
         goal=f">= {goal:g}",
         unit="times",
         n=ROUNDS,
-        met=min(least, middle) >= goal,
         spread=f"minima {least:.2f}, medians {middle:.2f}, quartiles of rounds {low:.2f} to {high:.2f}; "
         f"VNNI: {has_vnni()}",
         detail={"minimum ms": {name: float(v.min()) for name, v in times.items()}, "vnni": has_vnni()},
@@ -117,13 +115,12 @@ def _without_vnni() -> Figure:
     reference = scores(of, lowered(NAME).files["fp32"], images)
     drops = 100 * (reference["dice"] - np.asarray(found["dice"]))
     low, high = paired_bootstrap(drops[None])
-    return Figure(
+    return judged(
         name=f"{NAME}, int8-cpu on OpenVINO kept to AVX2 without VNNI: Dice drop",
-        value=float(drops.mean()),
+        value=drops.mean(),
         goal="<= 0.3 points",
         unit="points",
         n=len(drops),
-        met=float(drops.mean()) <= 0.3,
         spread=f"95 % of images {low:.3f} to {high:.3f}",
     )
 
