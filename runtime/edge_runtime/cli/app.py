@@ -10,6 +10,7 @@ import typer
 from edge_runtime.cli.calibrate import register as register_calibrate
 from edge_runtime.cli.guard import Json, emit_json, guarded, new_app
 from edge_runtime.cli.reconstruct import register as register_reconstruct
+from edge_runtime.cli.volume import register as register_volume
 
 __all__ = ["app"]
 
@@ -17,6 +18,7 @@ app = new_app("edge_runtime", "Run `.edge` bundles on ultrasound frames within a
 
 register_reconstruct(app)
 register_calibrate(app)
+register_volume(app)
 
 Edge = Annotated[Path, typer.Argument(metavar="FILE.edge", help="The bundle.")]
 Runner = Annotated[str | None, typer.Option(help="onnxruntime (without), openvino, tensorrt, or auto: measure all.")]

@@ -89,7 +89,7 @@ def temporal(
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Find the offset of the images' clock against the tracker's; `edge-runtime join --offset-ms` takes it."""
+    """Find the offset of the images' clock against the tracker's; `offset_ms` of a reconstruction takes it."""
     from edge_runtime.calibration import (
         TemporalSettings,
         calibrate_offset,

@@ -10,6 +10,7 @@ from edge_runtime.reconstruct.compare import (
     error_map,
     locate_wire,
     parity,
+    shared_part,
     wire_error,
 )
 from edge_runtime.reconstruct.compound import Compounder, CompoundKernel, CompoundMode, compound, warm_up
@@ -21,9 +22,9 @@ from edge_runtime.reconstruct.live import LiveCompounder, LiveState
 from edge_runtime.reconstruct.measure import Quantity, VolumeMeasure, measure_volume
 from edge_runtime.reconstruct.mesh import Mesh, isosurface, mask_surface
 from edge_runtime.reconstruct.mesh_files import MESH_SUFFIXES, write_mesh
-from edge_runtime.reconstruct.mha import write_mha
+from edge_runtime.reconstruct.mha import read_mha, write_mha
 from edge_runtime.reconstruct.moments import WeightedCompounder, depth_weights
-from edge_runtime.reconstruct.nifti import write_nifti
+from edge_runtime.reconstruct.nifti import read_nifti, write_nifti
 from edge_runtime.reconstruct.nrrd import VolumeField, read_nrrd, write_nrrd
 from edge_runtime.reconstruct.one_call import Reconstruction, ReconstructSettings, reconstruct
 from edge_runtime.reconstruct.pictures import TurnAxis, draw_turntable, turntable, write_turntable
@@ -31,7 +32,7 @@ from edge_runtime.reconstruct.slices import draw_slices, orthogonal_slices
 from edge_runtime.reconstruct.sweep import FrameStack, RecordedSweep, Sweep, sweep_of_poses, sweep_of_sequence
 from edge_runtime.reconstruct.uncertainty import UncertaintyCompounder, pose_uncertainty, position_sigma
 from edge_runtime.reconstruct.volume import Volume
-from edge_runtime.reconstruct.volume_files import VOLUME_SUFFIXES, write_volume
+from edge_runtime.reconstruct.volume_files import VOLUME_SUFFIXES, read_volume, write_volume
 
 __all__ = [
     "MAX_VOXELS",
@@ -80,9 +81,13 @@ __all__ = [
     "parity",
     "pose_uncertainty",
     "position_sigma",
+    "read_mha",
+    "read_nifti",
     "read_nrrd",
+    "read_volume",
     "reconstruct",
     "segment",
+    "shared_part",
     "sweep_of_poses",
     "sweep_of_sequence",
     "turntable",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ __all__ = [
     "error_map",
     "locate_wire",
     "parity",
+    "shared_part",
     "wire_error",
 ]
 
@@ -141,6 +142,45 @@ def check_same_lattice(volume: Volume, truth: Volume) -> None:
             f"different lattices: {a.shape} at {a.spacing_mm} mm and {b.shape} at {b.spacing_mm} mm, "
             "or placed differently; sample the truth on volume.grid"
         )
+
+
+def shared_part(volume: Volume, truth: Volume) -> tuple[Volume, Volume]:
+    """Both cut to the voxels that they share, for two volumes whose lattices differ in extent only.
+
+    Raises `ConfigError` when spacing or axes differ or the voxels of one lie between those of the other (by more than
+    1e-3 voxel), and `ReconstructionError` when they share none.
+    """
+    same = np.allclose(volume.spacing_mm, truth.spacing_mm, rtol=1e-6)
+    turned = np.abs(volume.T_world_volume[:3, :3] - truth.T_world_volume[:3, :3]).max() > 1e-6
+    offset = volume.grid.to_index(truth.to_world((0, 0, 0)))
+    start = np.rint(offset).astype(int)
+    if not same or turned or np.abs(offset - start).max() > 1e-3:
+        raise ConfigError(
+            f"spacing {volume.spacing_mm} and {truth.spacing_mm} mm, offset {np.round(offset, 3).tolist()} voxels: the "
+            "voxels do not coincide; sample one on the grid of the other, or reconstruct with its origin"
+        )
+    low, high = np.maximum(start, 0), np.minimum(start + truth.data.shape, volume.data.shape)
+    if (high <= low).any():
+        raise ReconstructionError(f"the volumes share no voxel: {offset.tolist()} voxels lie between their origins")
+    return _cropped(volume, low, high), _cropped(truth, low - start, high - start, volume.to_world(low))
+
+
+def _cropped(
+    volume: Volume,
+    low: npt.NDArray[np.int64],
+    high: npt.NDArray[np.int64],
+    origin: npt.NDArray[np.float64] | None = None,
+) -> Volume:
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    T = volume.T_world_volume.copy()
+    T[:3, 3] = volume.to_world(low) if origin is None else origin
+    return replace(
+        volume,
+        data=volume.data[box],
+        weight=None if volume.weight is None else volume.weight[box],
+        filled=None if volume.filled is None else volume.filled[box],
+        T_world_volume=T,
+    )
 
 
 def locate_wire(

@@ -1,4 +1,4 @@
-"""Volumes as single-file NIfTI-1 (https://nifti.nimh.nih.gov/nifti-1), written only."""
+"""Volumes as single-file NIfTI-1 (https://nifti.nimh.nih.gov/nifti-1), uint8 when read."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_runtime.atomic import write_bytes
-from edge_runtime.errors import ConfigError
-from edge_runtime.geometry import rotation_to_quaternion_wxyz
-from edge_runtime.reconstruct.nrrd import VolumeField, volume_field
+from edge_runtime.errors import ConfigError, SourceError, SourceFormatError
+from edge_runtime.geometry import quaternion_wxyz_to_rotation, rotation_to_quaternion_wxyz
+from edge_runtime.reconstruct.grid import MAX_SIDE, MAX_VOXELS
+from edge_runtime.reconstruct.nrrd import VolumeField, lattice_of, pose_origin_of, volume_field
 from edge_runtime.reconstruct.volume import Volume
-from edge_runtime.sources.tracked._body import GZIP
+from edge_runtime.sources.tracked._body import GZIP, inflate
 
-__all__ = ["write_nifti"]
+__all__ = ["read_nifti", "write_nifti"]
 
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MAX_DIM = 32767  # sides are int16
@@ -70,3 +72,83 @@ def _header(volume: Volume, field: VolumeField) -> bytes:
             struct.pack("<16s4s4x", field.encode("ascii"), b"n+1"),
         )
     )
+
+
+def read_nifti(path: Path | str, *, max_voxels: int = MAX_VOXELS) -> Volume:
+    """Read a uint8 volume of three axes from a single-file NIfTI-1, `.nii` or `.nii.gz`, into LPS.
+
+    The placement is that of sform where its code is set, else of qform, as the standard prefers it. `weight` and
+    `filled` are None. Raises `SourceError` when the file cannot be opened and `SourceFormatError` when it is another
+    kind of file, big-endian, scaled, without a placement, mirrored, damaged or larger than `max_voxels`.
+    """
+    path = Path(path)
+    cap = max_voxels + HEADER
+    try:
+        with path.open("rb") as file:
+            raw = file.read(cap + cap // 1000 + 4096)
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from error
+    packed = raw.startswith(b"\x1f\x8b")
+    head = _start(raw, path.name) if packed else raw[:HEADER]
+    if len(head) < HEADER or head[:4] != struct.pack("<i", 348) or head[344:348] != b"n+1\0":
+        raise SourceFormatError(f"{path.name} is not a little-endian NIfTI-1 file with header and voxels in one")
+    shape, start = _shape(head, path.name, max_voxels)
+    size = start + shape[0] * shape[1] * shape[2]
+    body = inflate(raw, size, GZIP, path.name) if packed else raw
+    if len(body) != size:
+        raise SourceFormatError(f"{path.name}: {len(body)} bytes where {size} are declared; it was cut short")
+    spacing, T = _placement(head, path.name)
+    note = head[148:228].split(b"\0")[0].decode("ascii", "replace")
+    return Volume(
+        data=np.frombuffer(body, np.uint8, offset=start).reshape(shape).copy(),
+        spacing_mm=spacing,
+        T_world_volume=T,
+        pose_origin=pose_origin_of(note.split()[1] if note.startswith("pose_origin ") else None, path.name),
+    )
+
+
+def _start(raw: bytes, name: str) -> bytes:
+    """The header of a packed file."""
+    try:
+        return zlib.decompressobj(GZIP).decompress(raw, HEADER)
+    except zlib.error as error:
+        raise SourceFormatError(f"{name}: the packed data are damaged ({error})") from error
+
+
+def _shape(head: bytes, name: str, max_voxels: int) -> tuple[tuple[int, int, int], int]:
+    """Shape (z, y, x) and where the voxels begin."""
+    count, *sides = struct.unpack_from("<8h", head, 40)
+    code, bits = struct.unpack_from("<2h", head, 70)
+    start, slope, shift = struct.unpack_from("<3f", head, 108)
+    sides = sides[: max(count, 0)]
+    if count not in (3, 4) or sides[3:] not in ([], [1]) or not 1 <= min(sides) <= max(sides) <= MAX_SIDE:
+        raise SourceFormatError(f"{name}: sides {sides}; one volume of three sides is read")
+    if (code, bits) != UINT8 or (slope, shift) not in ((0, 0), (1, 0)) or not HEADER <= start <= 1 << 20:
+        raise SourceFormatError(
+            f"{name}: datatype {code}, slope {slope:g}, intercept {shift:g}, offset {start:g}; unscaled uint8 is read"
+        )
+    if sides[0] * sides[1] * sides[2] > max_voxels:
+        raise SourceFormatError(f"{name}: sides {sides}, the cap is {max_voxels} voxels; raise max_voxels to read it")
+    return (sides[2], sides[1], sides[0]), int(start)
+
+
+def _placement(head: bytes, name: str) -> tuple[tuple[float, float, float], npt.NDArray[np.float64]]:
+    """Spacing (z, y, x) in mm and `T_world_volume`, LPS."""
+    qform, sform = struct.unpack_from("<2h", head, 252)
+    qfac, *spacing = struct.unpack_from("<4f", head, 76)
+    if sform > 0:
+        rows = np.array(struct.unpack_from("<12f", head, 280)).reshape(3, 4)
+    elif qform > 0:
+        b, c, d, *shift = struct.unpack_from("<6f", head, 256)
+        a = np.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
+        R = quaternion_wxyz_to_rotation(np.array([a, b, c, d])) * (1, 1, -1 if qfac < 0 else 1)
+        rows = np.column_stack([R * spacing, shift])
+    else:
+        raise SourceFormatError(f"{name}: neither sform nor qform is set; a volume placed in space needs one")
+    if not np.isfinite(rows).all():
+        raise SourceFormatError(f"{name}: the placement holds numbers that are not finite")
+    unit = head[123] & 7
+    if unit not in (0, MM):
+        raise SourceFormatError(f"{name}: the unit of length is code {unit}; mm (2) is read")
+    rows = RAS_FROM_LPS[:3, :3] @ rows
+    return lattice_of(rows[:, :3], rows[:, 3], f"{name}: its axes")

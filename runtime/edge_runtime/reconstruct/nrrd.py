@@ -23,7 +23,7 @@ from edge_runtime.reconstruct.volume import Volume
 from edge_runtime.sources.tracked._body import GZIP, inflate
 from edge_runtime.sources.tracked._nrrd_text import BYTES, SPACES, parse_header, vector, vectors
 
-__all__ = ["VolumeField", "read_nrrd", "volume_field", "write_nrrd"]
+__all__ = ["VolumeField", "lattice_of", "pose_origin_of", "read_nrrd", "volume_field", "write_nrrd"]
 
 VolumeField = Literal["data", "weight", "filled"]
 
@@ -91,10 +91,8 @@ def read_nrrd(path: Path | str, *, max_voxels: int = MAX_VOXELS) -> Volume:
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}") from error
     spacing, T = _placement(fields, path.name)
-    origin = fields.get("pose_origin", "image")
-    if origin not in get_args(PoseOrigin):
-        raise SourceFormatError(f"{path.name}: pose_origin is {origin!r}; {', '.join(get_args(PoseOrigin))} are known")
-    return Volume(data=data, spacing_mm=spacing, T_world_volume=T, pose_origin=cast(PoseOrigin, origin))
+    pose_origin = pose_origin_of(fields.get("pose_origin"), path.name)
+    return Volume(data=data, spacing_mm=spacing, T_world_volume=T, pose_origin=pose_origin)
 
 
 def _body_cap(shape: tuple[int, int, int]) -> int:
@@ -146,12 +144,33 @@ def _placement(fields: dict[str, str], name: str) -> tuple[tuple[float, float, f
     numbers = vectors(f"{fields['space directions']} {fields['space origin']}")
     if numbers.shape != (4, 3):
         raise SourceFormatError(f"{name}: space directions and origin must be three and one vector of three numbers")
-    axes, origin = numbers[:3].T * np.array(SPACES[space])[:, None], numbers[3] * SPACES[space]
+    return lattice_of(
+        numbers[:3].T * np.array(SPACES[space])[:, None], numbers[3] * SPACES[space], f"{name}: the space directions"
+    )
+
+
+def lattice_of(
+    axes: npt.NDArray[np.float64], origin: npt.NDArray[np.float64], name: str
+) -> tuple[tuple[float, float, float], npt.NDArray[np.float64]]:
+    """Spacing (z, y, x) in mm and `T_world_volume`, from the steps along x, y, z (columns of `axes`, LPS mm).
+
+    Raises `SourceFormatError` unless the axes are right-handed and at right angles within 1e-4, which makes them exact.
+    """
     length = np.linalg.norm(axes, axis=0)
     R = axes / np.where(length > 0, length, 1)
-    if not (length > 0).all() or np.abs(R.T @ R - np.eye(3)).max() > ORTHOGONAL or np.linalg.det(R) < 0:
-        raise SourceFormatError(f"{name}: the space directions are not right-handed, orthogonal axes; resample it")
+    off = np.abs(R.T @ R - np.eye(3)).max()
+    if not (np.isfinite(origin).all() and (length > 0).all() and off <= ORTHOGONAL and np.linalg.det(R) > 0):
+        raise SourceFormatError(f"{name} are not right-handed, orthogonal axes; resample the volume")
     u, _, vt = np.linalg.svd(R)
     T = np.eye(4)
-    T[:3, :3], T[:3, 3] = (R if np.abs(R.T @ R - np.eye(3)).max() < 1e-9 else u @ vt), origin
+    T[:3, :3], T[:3, 3] = (R if off < 1e-9 else u @ vt), origin
     return (float(length[2]), float(length[1]), float(length[0])), T
+
+
+def pose_origin_of(text: str | None, name: str) -> PoseOrigin:
+    """What a file says of its poses; without a word `image`, the least trusted."""
+    if text is None:
+        return "image"
+    if text not in get_args(PoseOrigin):
+        raise SourceFormatError(f"{name}: pose_origin is {text!r}; {', '.join(get_args(PoseOrigin))} are known")
+    return cast(PoseOrigin, text)
