@@ -6,18 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from edge_runtime.cli.guard import Json, emit_json, guarded
-from edge_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from edge_runtime.cli.reconstruct_parts import Given
 
-__all__ = ["read_calibration", "register"]
+__all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -26,80 +24,106 @@ def register(app: typer.Typer) -> None:
     app.command()(warmup)
 
 
-def read_calibration(path: Path, name: str = "ImageToProbe") -> npt.NDArray[np.float64]:
-    """`edge_runtime.calibration.read_calibration`."""
-    from edge_runtime.calibration import read_calibration as read
-
-    return read(path, name)
+def _option(help: str, metavar: str | None = None, *names: str) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar)
 
 
-def _numbers(name: str, text: str | None, count: int, kind: Callable[[str], Any]) -> tuple[Any, ...] | None:
-    """`count` numbers out of `1,2,3`; None for None."""
-    if text is None:
-        return None
-    try:
-        values = tuple(kind(word) for word in text.split(","))
-    except ValueError as error:
-        raise ConfigError(f"{name} is {text!r}: {error}; {count} numbers with commas between are needed") from error
-    if len(values) != count:
-        raise ConfigError(f"{name} is {text!r}: {len(values)} numbers; {count} with commas between are needed")
-    return values
+File = Path | None
+Text = str | None
+Number = float | None
 
 
 @guarded
 def reconstruct(
-    sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="Tracked recording, .igs.mha or .seq.nrrd.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Volume to write: .nrrd, .mha, .nii, .nii.gz.")],
-    calibration: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="ImageToProbe: 16 numbers, or a PLUS XML file.")
+    out: Annotated[Path, _option("Volume to write: .nrrd, .mha, .nii, .nii.gz.", "FILE")],
+    sweep: Annotated[File, typer.Argument(metavar="[SWEEP]", help="Tracked recording, .igs.mha or .seq.nrrd.")] = None,
+    frames: Annotated[File, _option("Frames instead: folder of images, DICOM, video, .npy.", "PATH")] = None,
+    poses: Annotated[File, _option("Their poses: TUM or CSV (quaternion, or 16 numbers).", "FILE")] = None,
+    pose_unit: Annotated[str, _option("Unit of these positions: m or mm.")] = "m",
+    fps: Annotated[Number, _option("Rate of frames without times; without it, one pose each.")] = None,
+    pixel_mm: Annotated[Text, _option("x,y: pixel size of frames without a calibration.")] = None,
+    calibration: Annotated[File, _option("ImageToProbe: 16 numbers, or a PLUS XML file.", "FILE")] = None,
+    transform: Annotated[str, _option("Pixels to the world.")] = "ImageToReference",
+    spacing: Annotated[str, _option("mm: one number, or x,y,z.")] = "0.5",
+    origin: Annotated[Text, _option("x,y,z in mm of voxel (0, 0, 0); kept as it is.")] = None,
+    shape: Annotated[Text, _option("x,y,z in voxels; kept as it is; needs --origin.")] = None,
+    clip: Annotated[Text, _option("x0,y0,x1,y1: part of the image to use, in pixels.")] = None,
+    sector: Annotated[
+        Text, _option("detect, or apex x,y, inner and outer radius in rows, angles from straight down in degrees.")
     ] = None,
-    transform: Annotated[str, typer.Option(help="Pixels to the world.")] = "ImageToReference",
-    spacing: Annotated[str, typer.Option(help="mm: one number, or x,y,z.")] = "0.5",
-    origin: Annotated[str | None, typer.Option(help="x,y,z in mm of voxel (0, 0, 0); kept as it is.")] = None,
-    shape: Annotated[str | None, typer.Option(help="x,y,z in voxels; kept as it is; needs --origin.")] = None,
-    clip: Annotated[str | None, typer.Option(help="x0,y0,x1,y1: part of the image to use, in pixels.")] = None,
-    mode: Annotated[str, typer.Option(help="mean, max or latest.")] = "mean",
-    kernel: Annotated[str, typer.Option(help="nearest or linear.")] = "linear",
-    fill: Annotated[str | None, typer.Option(help="Fill holes: gaussian, nearest and others.")] = None,
-    invalid: Annotated[str, typer.Option(help="Records without a valid pose: drop or error.")] = "drop",
-    repeated: Annotated[str, typer.Option(help="Records of the same time: keep, drop or error.")] = "keep",
-    max_gap_ms: Annotated[float | None, typer.Option(help="Longest time between records; any without.")] = None,
-    max_mib: Annotated[int, typer.Option(help="Memory for sums and volume, MiB.")] = 2048,
-    threads: Annotated[int, typer.Option(help="Threads; the volume does not depend on it.")] = 1,
-    preview: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw three slices.")] = None,
-    quiet: Annotated[bool, typer.Option(help="No progress on stderr.")] = False,
+    mode: Annotated[str, _option("mean, max or latest.")] = "mean",
+    kernel: Annotated[str, _option("nearest or linear.")] = "linear",
+    average: Annotated[int, _option("Average squares of so many pixels first: faster, less exact.")] = 1,
+    depth_halving_mm: Annotated[Number, _option("Weights halve with each so many mm of depth.")] = None,
+    incidence: Annotated[bool, _option("Weights fall with the angle of incidence.", None, "--incidence")] = False,
+    confidence: Annotated[File, _option("Weights: a map for each frame, .npy or images.", "PATH")] = None,
+    fill: Annotated[Text, _option("Fill holes: gaussian, nearest and others; labels always by the nearest.")] = None,
+    invalid: Annotated[str, _option("Records without a valid pose or image: drop or error.")] = "drop",
+    repeated: Annotated[str, _option("Records of the same time: keep, drop or error.")] = "keep",
+    offset_ms: Annotated[float, _option("The image's clock less the tracker's.")] = 0.0,
+    max_gap_ms: Annotated[Number, _option("Longest time between records; any without.")] = None,
+    max_mib: Annotated[int, _option("Memory for sums and volume, MiB.")] = 2048,
+    threads: Annotated[int, _option("Threads; the volume does not depend on it.")] = 1,
+    model: Annotated[File, _option("Segment each frame with this bundle.", "FILE.edge")] = None,
+    variant: Annotated[Text, _option("Only this variant of it.")] = None,
+    runner: Annotated[str, _option("onnxruntime, openvino or tensorrt.")] = "onnxruntime",
+    trust: Annotated[list[Path] | None, _option("Public key (PEM) to trust; may be repeated.", "KEY")] = None,
+    out_labels: Annotated[File, _option("Write the fused labels, and measure them.", "FILE")] = None,
+    out_confidence: Annotated[File, _option("Write the share of votes of each label, float.", "FILE")] = None,
+    out_weight: Annotated[File, _option("Write hits or summed weights, float.", "FILE")] = None,
+    out_variance: Annotated[File, _option("Write the variance of the grey levels, float.", "FILE")] = None,
+    pose_sigma: Annotated[Text, _option("deg,mm: doubt about the poses, 1 sigma on each axis.")] = None,
+    out_uncertainty: Annotated[File, _option("Write the position error from it, mm, float.", "FILE")] = None,
+    slices: Annotated[File, _option("Draw three slices.", "PNG", "--slices", "--preview")] = None,
+    turntable: Annotated[File, _option("Draw the volume from all sides: PNG, or a new folder.", "PATH")] = None,
+    quiet: Annotated[bool, _option("No progress on stderr.", None, "--quiet")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compound a tracked sweep into a volume, in mm, LPS."""
-    from edge_runtime.frame import Rectangle
-    from edge_runtime.reconstruct import ReconstructSettings, fill_holes, holes
-    from edge_runtime.reconstruct import reconstruct as run
-    from edge_runtime.reconstruct.volume_files import write_volume
+    """Compound a tracked sweep into a volume, in mm, LPS; segment it, fuse the labels and measure them."""
+    from edge_runtime.cli.reconstruct_parts import Given, numbers
+
+    steps = numbers("spacing", spacing, 1 if "," not in spacing else 3, float)
+    assert steps is not None
+    start, sides = numbers("origin", origin, 3, float), numbers("shape", shape, 3, int)
+    settings = {
+        "transform": transform, "spacing_mm": (steps * 3 if len(steps) == 1 else steps)[::-1], "origin_mm": start,
+        "shape": None if sides is None else sides[::-1], "mode": mode, "kernel": kernel, "average": average,
+        "depth_halving_mm": depth_halving_mm, "incidence": incidence, "invalid": invalid, "repeated": repeated,
+        "offset_ms": offset_ms, "max_gap_ms": max_gap_ms, "max_mib": max_mib, "threads": threads,
+    }  # fmt: skip
+    given = Given(
+        sweep=sweep, frames=frames, poses=poses, pose_unit=pose_unit, fps=fps, pixel_mm=pixel_mm,
+        calibration=calibration, clip=clip, sector=sector, confidence=confidence, fill=fill, model=model,
+        variant=variant, runner=runner, trust=tuple(trust or ()), pose_sigma=pose_sigma, out=out, labels=out_labels,
+        share=out_confidence, weight=out_weight, variance=out_variance, uncertainty=out_uncertainty, slices=slices,
+        turntable=turntable,
+    )  # fmt: skip
+    _run(given, settings, None if quiet else _progress, as_json)
+
+
+def _run(given: Given, settings: dict[str, Any], progress: Callable[[str], Any] | None, as_json: bool) -> None:
+    from edge_runtime.cli.reconstruct_parts import add_labels, add_maps, check, confidence_of, open_given
+    from edge_runtime.reconstruct import ReconstructSettings, fill_holes
+    from edge_runtime.reconstruct import reconstruct as make
     from edge_runtime.settings_file import to_struct
 
-    if fill is not None and fill not in get_args(holes.FillMethod):
-        raise ConfigError(f"fill {fill!r}: {', '.join(get_args(holes.FillMethod))} are allowed")
-    _check_out(out)
-    steps = _numbers("spacing", spacing, 1 if "," not in spacing else 3, float)
-    assert steps is not None
-    start, sides = _numbers("origin", origin, 3, float), _numbers("shape", shape, 3, int)
-    given = {
-        "transform": transform, "spacing_mm": (steps * 3 if len(steps) == 1 else steps)[::-1], "origin_mm": start,
-        "shape": None if sides is None else sides[::-1], "mode": mode, "kernel": kernel, "invalid": invalid,
-        "repeated": repeated, "max_gap_ms": max_gap_ms, "max_mib": max_mib, "threads": threads,
-    }  # fmt: skip
-    settings = to_struct(given, ReconstructSettings, "options")
-    corners = _numbers("clip", clip, 4, float)
-    area = None if corners is None else Rectangle(x0=corners[0], y0=corners[1], x1=corners[2], y1=corners[3])
-    constants = None if calibration is None else {"ImageToProbe": read_calibration(calibration)}
+    def told(what: str) -> Any:
+        return None if progress is None else progress(what)
+
+    fill = check(given)
+    options = to_struct(settings, ReconstructSettings, "options")
     began = time.perf_counter()
-    made = run(sweep, settings, constants=constants, scan_area=area, progress=None if quiet else _progress())
-    volume = made.volume if fill is None else fill_holes(made.volume, cast(holes.FillMethod, fill))
-    made = replace(made, volume=volume)
-    write_volume(out, volume)
-    if preview is not None:
-        _draw(preview, volume)
-    facts = {**made.to_dict(), "out": str(out), "seconds": round(time.perf_counter() - began, 3)}
+    recorded = open_given(given, options)
+    maps = confidence_of(given, recorded)
+    made = make(recorded, options, confidence=maps, progress=told("frames"))
+    if fill is not None:
+        made = replace(made, volume=fill_holes(made.volume, fill))
+    facts = made.to_dict()
+    written = add_labels(given, options, recorded.sweep, made.volume, facts, told("masks"))
+    written += add_maps(given, options, recorded.sweep, made.volume)
+    for write in written:
+        write()
+    facts |= {"out": str(given.out), "seconds": round(time.perf_counter() - began, 3)}
     if as_json:
         emit_json(facts)
     else:
@@ -124,31 +148,14 @@ def warmup(as_json: Json = False) -> None:
         typer.echo(f"{name:16}{spent:7.2f} s")
 
 
-def _check_out(out: Path) -> None:
-    """Refuse a file that could not be written, before the work."""
-    from edge_runtime.reconstruct.volume_files import VOLUME_SUFFIXES
-
-    if not out.name.lower().endswith(VOLUME_SUFFIXES):
-        raise ConfigError(f"{out}: volumes are written as {', '.join(VOLUME_SUFFIXES)}; name one of these")
-    if not out.parent.is_dir():
-        raise ConfigError(f"{out} cannot be written: there is no folder {out.parent}; make it first")
-
-
-def _progress() -> Callable[[int, int], None]:
+def _progress(what: str) -> Callable[[int, int], None]:
     """Tell stderr each full tenth."""
 
     def told(done: int, count: int) -> None:
         if done == count or done * 10 // count > (done - 1) * 10 // count:
-            typer.echo(f"{done} of {count} frames", err=True)
+            typer.echo(f"{done} of {count} {what}", err=True)
 
     return told
-
-
-def _draw(path: Path, volume: Any) -> None:
-    from edge_runtime.reconstruct import draw_slices
-    from edge_runtime.sinks import write_png
-
-    write_png(path, draw_slices(volume))
 
 
 def _text(facts: dict[str, Any]) -> str:
@@ -157,7 +164,20 @@ def _text(facts: dict[str, Any]) -> str:
     dropped = ", ".join(f"{len(rows)} {reason}" for reason, rows in facts["dropped"].items()) or "none"
     origin = ", ".join(f"{n:.3f}" for n in facts["origin_mm_xyz"])
     share = 100 * facts["seen_voxels"] / facts["voxels"]
+    labels = "".join(_measures(found) for found in facts.get("labels", ()))
     return (
         f"{facts['out']}: {x} x {y} x {z} voxels of {dx:g} x {dy:g} x {dz:g} mm, origin ({origin}) mm\n"
         f"{facts['frames']} frames (left out: {dropped}); {share:.1f} % of the voxels seen; {facts['seconds']:.2f} s\n"
+        f"{labels}"
+    )
+
+
+def _measures(found: dict[str, Any]) -> str:
+    name = f"label {found['label']} ({found['name']})"
+    if not found["voxels"]:
+        return f"{name}: no voxel\n"
+    return (
+        f"{name}: volume {found['volume_mm3']:.1f} +- {found['volume_mm3_sd']:.1f} mm^3, surface "
+        f"{found['surface_mm2']:.1f} +- {found['surface_mm2_sd']:.1f} mm^2; {100 * found['open_share']:.0f} % of its "
+        "border was not seen\n"
     )

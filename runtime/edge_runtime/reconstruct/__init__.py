@@ -26,11 +26,15 @@ from edge_runtime.reconstruct.mha import read_mha, write_mha
 from edge_runtime.reconstruct.moments import WeightedCompounder, depth_weights
 from edge_runtime.reconstruct.nifti import read_nifti, write_nifti
 from edge_runtime.reconstruct.nrrd import VolumeField, read_nrrd, write_nrrd
-from edge_runtime.reconstruct.one_call import Reconstruction, ReconstructSettings, reconstruct
+from edge_runtime.reconstruct.one_call import Reconstruction, reconstruct
+from edge_runtime.reconstruct.opening import open_frames, open_sweep, with_scan_area
 from edge_runtime.reconstruct.pictures import TurnAxis, draw_turntable, turntable, write_turntable
+from edge_runtime.reconstruct.scan_area import ClippedSector, clip_area, detect_area
+from edge_runtime.reconstruct.settings import ReconstructSettings
 from edge_runtime.reconstruct.slices import draw_slices, orthogonal_slices
 from edge_runtime.reconstruct.sweep import FrameStack, RecordedSweep, Sweep, sweep_of_poses, sweep_of_sequence
 from edge_runtime.reconstruct.uncertainty import UncertaintyCompounder, pose_uncertainty, position_sigma
+from edge_runtime.reconstruct.value_files import write_values
 from edge_runtime.reconstruct.volume import Volume
 from edge_runtime.reconstruct.volume_files import VOLUME_SUFFIXES, read_volume, write_volume
 
@@ -38,6 +42,7 @@ __all__ = [
     "MAX_VOXELS",
     "MESH_SUFFIXES",
     "VOLUME_SUFFIXES",
+    "ClippedSector",
     "CompoundKernel",
     "CompoundMode",
     "Compounder",
@@ -64,23 +69,29 @@ __all__ = [
     "VolumeMeasure",
     "WeightedCompounder",
     "WireError",
+    "clip_area",
     "compare",
     "compound",
     "depth_weights",
+    "detect_area",
     "draw_slices",
     "draw_turntable",
     "error_map",
     "fill_holes",
     "fuse_labels",
     "grid_of_sweep",
+    "incidence_weights",
     "isosurface",
     "locate_wire",
     "mask_surface",
     "measure_volume",
+    "open_frames",
+    "open_sweep",
     "orthogonal_slices",
     "parity",
     "pose_uncertainty",
     "position_sigma",
+    "product_of_weights",
     "read_mha",
     "read_nifti",
     "read_nrrd",
@@ -93,10 +104,12 @@ __all__ = [
     "turntable",
     "warm_up",
     "wire_error",
+    "with_scan_area",
     "write_mesh",
     "write_mha",
     "write_nifti",
     "write_nrrd",
     "write_turntable",
+    "write_values",
     "write_volume",
 ]

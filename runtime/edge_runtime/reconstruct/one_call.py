@@ -3,77 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import ConfigError, ReconstructionError
-from edge_runtime.frame import FrameGeometry, ScanArea
-from edge_runtime.reconstruct.compound import CompoundKernel, CompoundMode, compound
+from edge_runtime.frame import ScanArea
+from edge_runtime.reconstruct.compound import Compounder
 from edge_runtime.reconstruct.grid import VolumeGrid, grid_of_sweep
-from edge_runtime.reconstruct.sweep import RecordedSweep, Sweep, sweep_of_sequence
+from edge_runtime.reconstruct.moments import WeightedCompounder, depth_weights
+from edge_runtime.reconstruct.opening import open_sweep, with_scan_area
+from edge_runtime.reconstruct.settings import MIB, ReconstructSettings
+from edge_runtime.reconstruct.sweep import RecordedSweep, Sweep
 from edge_runtime.reconstruct.volume import Volume
-from edge_runtime.sources.tracked import TrackedSequence, read_sequence
+from edge_runtime.reconstruct.weights import incidence_weights, product_of_weights
+from edge_runtime.sources.tracked import TrackedSequence
 
-__all__ = ["ReconstructSettings", "Reconstruction", "reconstruct"]
+__all__ = ["Reconstruction", "reconstruct"]
 
+Maps = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
-MIB = 1 << 20
-VOLUME_BYTES = 5  # grey level and float32 weight of a voxel
-
-
-class ReconstructSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a recording becomes a volume.
-
-    `transform`: the chain that takes pixels to the world, by name. `spacing_mm`: (z, y, x). `origin_mm` (x, y, z), the
-    world position of the centre of voxel (0, 0, 0), and `shape` (z, y, x) in voxels are taken exactly as they are
-    given; without them the smallest lattice that holds the sweep is made, and with `origin_mm` alone it reaches from
-    there to the far end of the sweep. `mode` and `kernel`: see `Compounder`. `invalid`, `repeated`, `max_gap_ms`: see
-    `sweep_of_sequence`. `max_mib`: memory that sums and volume may take together. `threads`: 1 to 64; the result does
-    not depend on it. Raises `ConfigError` for a value out of range.
-    """
-
-    transform: str = "ImageToReference"
-    spacing_mm: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    origin_mm: tuple[float, float, float] | None = None
-    shape: tuple[int, int, int] | None = None
-    mode: CompoundMode = "mean"
-    kernel: CompoundKernel = "linear"
-    invalid: Literal["drop", "error"] = "drop"
-    repeated: Literal["keep", "drop", "error"] = "keep"
-    max_gap_ms: float | None = None
-    max_mib: int = 2048
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if self.mode not in get_args(CompoundMode) or self.kernel not in get_args(CompoundKernel):
-            raise ConfigError(
-                f"mode {self.mode!r} with kernel {self.kernel!r}: modes are {', '.join(get_args(CompoundMode))}; "
-                f"kernels are {', '.join(get_args(CompoundKernel))}"
-            )
-        if self.shape is not None and self.origin_mm is None:
-            raise ConfigError(f"shape {self.shape} without origin_mm: give the position of voxel (0, 0, 0) too")
-        if not np.isfinite(self.origin_mm or 0).all():
-            raise ConfigError(f"origin_mm {self.origin_mm}: three finite numbers (x, y, z) in mm are needed")
-        if self.max_mib < 1 or not 1 <= self.threads <= 64:
-            raise ConfigError(
-                f"max_mib {self.max_mib} and threads {self.threads}: at least 1, and 1 to 64, are allowed"
-            )
-
-    @property
-    def max_voxels(self) -> int:
-        """Voxels for which `max_mib` suffices."""
-        return self.max_mib * MIB // self.voxel_bytes
-
-    @property
-    def voxel_bytes(self) -> int:
-        """Memory of a voxel: its sums, grey level and weight."""
-        return (16 if (self.mode, self.kernel) == ("mean", "linear") else 8) + VOLUME_BYTES
+BATCH = 32  # frames that threads take together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -106,73 +61,113 @@ class Reconstruction:
 
 
 def reconstruct(
-    source: str | Path | TrackedSequence | Sweep,
+    source: str | Path | TrackedSequence | RecordedSweep | Sweep,
     settings: ReconstructSettings | None = None,
     *,
     constants: Mapping[str, npt.NDArray[np.float64]] | None = None,
     scan_area: ScanArea | None = None,
+    confidence: Maps | None = None,
     progress: Progress | None = None,
 ) -> Reconstruction:
-    """The volume of a recording (`.igs.mha`, `.seq.nrrd`, or one already read), or of a `Sweep`.
+    """The volume of a recording (`.igs.mha`, `.seq.nrrd`, or one already read), or of a sweep.
 
     `constants`: transforms that the recording does not hold, such as `{"ImageToProbe": matrix}`. `scan_area`: the part
-    of each image to use, in pixels of orientation MF, in place of the sweep's own. `progress(done, all)` is called
-    after each frame.
+    of each image to use, in pixels of orientation MF, in place of the sweep's own. `confidence`: for each frame of the
+    sweep a map (H, W) uint8, 255 as 1, that weights its pixels. `progress(done, all)` is called as frames are done.
+    Frames and poses from elsewhere: `open_frames` makes a sweep of them.
 
-    Raises what `read_sequence`, `sweep_of_sequence` and `compound` raise; `ReconstructionError`, with the number and a
-    spacing that fits, when `max_mib` would be exceeded.
+    Raises what `open_sweep` and `Compounder` raise; `ReconstructionError` when no pixel falls inside, and, with the
+    number and a spacing that fits, when `max_mib` would be exceeded; `ConfigError` for a confidence map too few or
+    of another size.
     """
     settings = settings or ReconstructSettings()
     recorded = _recorded(source, settings, constants)
-    sweep = recorded.sweep
-    if scan_area is not None:
-        found = sweep.geometry
-        if isinstance(found, FrameGeometry):
-            sweep = replace(sweep, geometry=replace(found, scan_area=scan_area))
-        else:
-            sweep = replace(sweep, geometry=[replace(geometry, scan_area=scan_area) for geometry in found])
-    grid = _grid(sweep, settings)
-    volume = compound(
-        sweep,
-        mode=settings.mode,
-        kernel=settings.kernel,
-        grid=grid,
-        max_voxels=settings.max_voxels,
-        threads=settings.threads,
-        progress=progress,
-    )
+    sweep = recorded.sweep if scan_area is None else with_scan_area(recorded.sweep, scan_area)
+    weighted = settings.weighted or confidence is not None
+    if weighted:
+        settings.require_weighted()
+    if confidence is not None and len(confidence) != len(sweep):
+        raise ConfigError(f"{len(confidence)} confidence maps for {len(sweep)} frames; give one for each frame")
+    cap = settings.max_mib * MIB // settings.voxel_bytes(weighted=weighted)
+    grid = _grid(sweep, settings, cap, weighted)
+    if weighted:
+        volume, used = _weighted(sweep, settings, grid, confidence, progress)
+    else:
+        volume, used = _compounded(sweep, settings, grid, progress)
+    if used == 0:
+        raise ReconstructionError(
+            f"none of the {len(sweep)} frames meets the grid {grid.shape} at {grid.spacing_mm} mm, which starts at "
+            f"{grid.T_world_volume[:3, 3].tolist()} mm; check origin_mm and the transform"
+        )
     return Reconstruction(volume=volume, frames=len(sweep), dropped=recorded.dropped, settings=settings)
 
 
+def _compounded(
+    sweep: Sweep, settings: ReconstructSettings, grid: VolumeGrid, progress: Progress | None
+) -> tuple[Volume, int]:
+    used, step = 0, BATCH if settings.threads > 1 else 1
+    with Compounder(
+        grid,
+        mode=settings.mode,
+        kernel=settings.kernel,
+        pose_origin=sweep.pose_origin,
+        max_voxels=grid.voxels,
+        threads=settings.threads,
+        average=settings.average,
+    ) as target:
+        for start in range(0, len(sweep), step):
+            rows = range(start, min(start + step, len(sweep)))
+            used += target.insert_many([(sweep.image(k), sweep.T_world_image[k], sweep.geometry_of(k)) for k in rows])
+            if progress is not None:
+                progress(rows[-1] + 1, len(sweep))
+        return target.volume(), used
+
+
+def _weighted(
+    sweep: Sweep,
+    settings: ReconstructSettings,
+    grid: VolumeGrid,
+    confidence: Maps | None,
+    progress: Progress | None,
+) -> tuple[Volume, int]:
+    target, used = WeightedCompounder(grid, pose_origin=sweep.pose_origin, max_voxels=grid.voxels), 0
+    for k in range(len(sweep)):
+        image, geometry = sweep.image(k), sweep.geometry_of(k)
+        height, width = image.shape
+        weights = [] if confidence is None else [confidence[k]]
+        if settings.depth_halving_mm is not None:
+            weights.append(depth_weights((height, width), geometry, settings.depth_halving_mm))
+        if settings.incidence:
+            weights.append(incidence_weights(image, geometry))
+        used += target.insert(image, sweep.T_world_image[k], geometry, product_of_weights(*weights))
+        if progress is not None:
+            progress(k + 1, len(sweep))
+    return target.volume(), used
+
+
 def _recorded(
-    source: str | Path | TrackedSequence | Sweep,
+    source: str | Path | TrackedSequence | RecordedSweep | Sweep,
     settings: ReconstructSettings,
     constants: Mapping[str, npt.NDArray[np.float64]] | None,
 ) -> RecordedSweep:
-    if isinstance(source, Sweep):
+    if isinstance(source, Sweep | RecordedSweep):
         if constants:
-            raise ConfigError(f"constants {sorted(constants)} with a Sweep: its poses are resolved already")
+            raise ConfigError(f"constants {sorted(constants)} with a sweep: its poses are resolved already")
+        if isinstance(source, RecordedSweep):
+            return source
         return RecordedSweep(sweep=source, kept=np.arange(len(source), dtype=np.int64), dropped={})
-    sequence = source if isinstance(source, TrackedSequence) else read_sequence(source)
-    return sweep_of_sequence(
-        sequence,
-        settings.transform,
-        constants=constants,
-        invalid=settings.invalid,
-        repeated=settings.repeated,
-        max_gap_ms=settings.max_gap_ms,
-    )
+    return open_sweep(source, settings, constants=constants)
 
 
-def _grid(sweep: Sweep, settings: ReconstructSettings) -> VolumeGrid:
+def _grid(sweep: Sweep, settings: ReconstructSettings, cap: int, weighted: bool) -> VolumeGrid:
     """The lattice asked for: the user's numbers untouched, the rest from the sweep."""
     if settings.shape is None or settings.origin_mm is None:
-        return grid_of_sweep(sweep, settings.spacing_mm, max_voxels=settings.max_voxels, origin_mm=settings.origin_mm)
+        return grid_of_sweep(sweep, settings.spacing_mm, max_voxels=cap, origin_mm=settings.origin_mm)
     voxels = math.prod(settings.shape)
-    if voxels > settings.max_voxels:
-        factor = (voxels / settings.max_voxels) ** (1 / 3) * 1.01
+    if voxels > cap:
+        factor = (voxels / cap) ** (1 / 3) * 1.01
         fits = ", ".join(f"{s * factor:.3g}" for s in settings.spacing_mm)
-        need = math.ceil(voxels * settings.voxel_bytes / MIB)
+        need = math.ceil(voxels * settings.voxel_bytes(weighted=weighted) / MIB)
         raise ReconstructionError(
             f"shape {settings.shape} needs {need} MiB, max_mib is {settings.max_mib}; a spacing of ({fits}) mm with as "
             f"many times fewer voxels a side fits, or raise max_mib to {need}"

@@ -173,7 +173,7 @@ def test_the_command_writes_volume_and_preview(call, recording, tmp_path):
         (("--mode", "median"), "Invalid enum value 'median'"),
         (("--fill", "magic"), "fill 'magic'"),
         (("--max-mib", "1", "--spacing", "0.05"), "mm fits"),
-        (("--out", "v.png"), "volumes are written as"),
+        (("--out", "v.png"), "a volume is written as"),
         (("--out", "missing/v.mha"), "no folder missing"),
         (("--calibration", "none.txt"), "cannot be read"),
         (("--calibration", "bad.txt"), "holds 2 numbers"),
