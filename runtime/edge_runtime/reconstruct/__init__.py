@@ -37,6 +37,7 @@ from edge_runtime.reconstruct.uncertainty import UncertaintyCompounder, pose_unc
 from edge_runtime.reconstruct.value_files import write_values
 from edge_runtime.reconstruct.volume import Volume
 from edge_runtime.reconstruct.volume_files import VOLUME_SUFFIXES, read_volume, write_volume
+from edge_runtime.reconstruct.weights import incidence_weights, product_of_weights
 
 __all__ = [
     "MAX_VOXELS",
