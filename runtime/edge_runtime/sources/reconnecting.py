@@ -166,6 +166,10 @@ class Reconnecting(Source):
         self._index += 1
         return index
 
+    def _rewind(self) -> None:
+        self._source.rewind()
+        self._index = 0
+
     def interrupt(self) -> None:
         super().interrupt()
         self._source.interrupt()

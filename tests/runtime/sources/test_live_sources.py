@@ -163,6 +163,11 @@ def test_corrupt_frames_pass_with_the_index_of_the_whole() -> None:
     assert (frame.index, source.read()) == (2, None)
 
 
+def test_a_recording_that_can_be_opened_again_can_also_be_looped() -> None:
+    source = PacedSource(Reconnecting(Line(frames(2))), fps=10, loop_s=0.4, clock=ManualClock())
+    assert [frame.index for frame in source] == [0, 1, 2, 3]
+
+
 def test_what_will_not_get_better_is_raised_at_once() -> None:
     with pytest.raises(SourceError, match="unplugged"):
         Reconnecting(Line(LOST))
