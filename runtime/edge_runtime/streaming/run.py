@@ -212,18 +212,15 @@ class StreamRun:
             while (arrived := self._box.take()) is not None:
                 taken_ns = self._clock.now_ns()
                 for step in self.steps.values():
-                    before = step.newest
-                    if (result := step(arrived, taken_ns)) is not None:
-                        if self._beside is not None:
-                            since = None if before is None else before.frame
-                            self._beside.attach(result, live=self.live, since=since)
-                        self._publish(result)
+                    step(arrived, taken_ns, self._publish)
         finally:
             for lane in self.lanes:
                 lane.close()
             self.threads.end_soon()
 
     def _publish(self, result: Result) -> None:
+        if self._beside is not None:
+            before = self.steps[result.branch].newest
+            self._beside.attach(result, live=self.live, since=None if before is None else before.frame)
         for lane in self.lanes:
             lane.offer(result)
-        result.release()

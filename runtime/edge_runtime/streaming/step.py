@@ -135,20 +135,22 @@ class BranchStep:
             "rolled_back", f"the new branch failed on trial ({reason}); the old one is back", branch=self.name
         )
 
-    def __call__(self, arrived: Arrived, taken_ns: int) -> Result | None:
-        """The result of a frame (one holder: the caller), or None when the branch is not due or the frame was
-        dropped."""
+    def __call__(self, arrived: Arrived, taken_ns: int, publish: Callable[[Result], None]) -> None:
+        """Work on a frame, if the branch is due. `publish` is called with its result, unless the frame was dropped or
+        the stream ends by it, as soon as it is there: before the accounts. Whoever keeps it there retains it."""
         ticket = self.cadence.serve(arrived.number)
         if ticket is None:
-            return None
+            return
         with self._between:
             watch = self.watch = Watch(self._clock, arrived.frame.arrival_ns)
             try:
-                return self._work(ticket, arrived, taken_ns, watch)
+                self._work(ticket, arrived, taken_ns, watch, publish)
             finally:
                 self.watch = None
 
-    def _work(self, ticket: int, arrived: Arrived, taken_ns: int, watch: Watch) -> Result | None:
+    def _work(
+        self, ticket: int, arrived: Arrived, taken_ns: int, watch: Watch, publish: Callable[[Result], None]
+    ) -> None:
         watch.lap("capture", at_ns=arrived.put_ns)
         watch.lap("queue", at_ns=taken_ns, wait=True)
         self._see(arrived.frame)
@@ -170,10 +172,12 @@ class BranchStep:
         if dropped:
             let_go(result)
         result.stages_ns, result.waits_ns, result.done_ns = watch.stages_ns, watch.waits_ns, watch.now_ns
+        if not dropped and fatal is None:
+            publish(result)
         self._settle(ticket, result, dropped, watch)
         if fatal is not None:
             raise fatal
-        return None if dropped else result
+        result.release()
 
     def _see(self, frame: Frame) -> None:
         """Another size, colour or scale of millimetres: what is remembered of earlier frames does not fit any more."""
