@@ -11,12 +11,14 @@ from edge_runtime.cli.calibrate import register as register_calibrate
 from edge_runtime.cli.guard import Json, emit_json, guarded, new_app
 from edge_runtime.cli.reconstruct import register as register_reconstruct
 from edge_runtime.cli.volume import register as register_volume
+from edge_runtime.cli.warmup import register as register_warmup
 
 __all__ = ["app"]
 
 app = new_app("edge_runtime", "Run `.edge` bundles on ultrasound frames within a latency budget. Not a medical device.")
 
 register_reconstruct(app)
+register_warmup(app)
 register_calibrate(app)
 register_volume(app)
 
@@ -131,7 +133,7 @@ def run(
     """Stream SOURCE through the bundle, or run the stream in --config, and report times, misses and the ledger."""
     from edge_runtime.cli.outcome import judge
     from edge_runtime.cli.settings import effective_settings, settings_text
-    from edge_runtime.cli.stream import run_file
+    from edge_runtime.cli.stream import read_stream, run_file
     from edge_runtime.cli.watching import watching
     from edge_runtime.errors import ConfigError
     from edge_runtime.session import run_stream
@@ -146,12 +148,16 @@ def run(
         "provider": provider, "target": target, "threads": threads, "trust": keys, "verify": verify,
         "require_signature": require_signature,
     }  # fmt: skip
-    shown: dict[str, Any] = {"ndjson": ndjson, "mjpeg_port": mjpeg_port, "save_frames": save_frames}
-    with watching(**shown, trace=trace, metrics_port=metrics_port) as watch:
-        if file is None:
-            given = {**line, **shown, "record": record}
-            report = run_file(config, [key for key, value in given.items() if value is not None], watch.hooks)
-        elif source is None:
+    shown: dict[str, Any] = {
+        "ndjson": ndjson, "mjpeg_port": mjpeg_port, "save_frames": save_frames, "trace": trace,
+        "metrics_port": metrics_port,
+    }  # fmt: skip
+    overruled = [key for key, value in {**line, "record": record}.items() if value is not None]
+    stream = None if file is not None else read_stream(config, overruled, shown)
+    with watching(**shown) as watch:
+        if stream is not None:
+            report = run_file(stream, watch.hooks)
+        elif file is None or source is None:
             raise typer.BadParameter(f"{file} needs a SOURCE to run on: a file, a folder of images, or a camera")
         else:
             settings = effective_settings(config, line)

@@ -15,7 +15,10 @@ from edge_runtime.sinks import JsonlSink, MjpegSink, RecorderSink, Sink
 from edge_runtime.streaming import Pipeline, StreamReport
 from edge_runtime.telemetry import GcPauses, MetricsServer, TraceWriter
 
-__all__ = ["Watching", "watching"]
+__all__ = ["SINK_NAMES", "Watching", "watching"]
+
+# option -> name of the sink that it adds
+SINK_NAMES = {"ndjson": "ndjson", "mjpeg_port": "live view", "save_frames": "recorder"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,12 +60,12 @@ def watching(
     """Make ready what was asked for, and finish it at the end."""
     sinks: dict[str, Sink] = {}
     if ndjson is not None:
-        sinks["ndjson"] = JsonlSink(ndjson)
+        sinks[SINK_NAMES["ndjson"]] = JsonlSink(ndjson)
     if mjpeg_port is not None:
-        sinks["live view"] = MjpegSink(mjpeg_port)
+        sinks[SINK_NAMES["mjpeg_port"]] = MjpegSink(mjpeg_port)
         typer.echo(f"live view: http://127.0.0.1:{mjpeg_port}/", err=True)
     if save_frames is not None:
-        sinks["recorder"] = RecorderSink(save_frames)
+        sinks[SINK_NAMES["save_frames"]] = RecorderSink(save_frames)
     with ExitStack() as stack:
         writer = None if trace is None else stack.enter_context(TraceWriter(trace))
         pauses = stack.enter_context(GcPauses(note=None if writer is None else writer.pause))

@@ -22,7 +22,7 @@ from edge_runtime.loading import load
 from edge_runtime.optional import require
 from edge_runtime.session import RunnerName, first_frame
 from edge_runtime.settings_file import read_yaml, to_struct
-from edge_runtime.sinks import ContactSheetSink, JsonlSink, MjpegSink, OverlayVideoSink, Sink
+from edge_runtime.sinks import ContactSheetSink, JsonlSink, MjpegSink, OverlayVideoSink, RecorderSink, Sink
 from edge_runtime.sources import PacedSource, ReconnectEvent, Reconnecting, Source, open_source
 from edge_runtime.streaming.beside import Beside
 from edge_runtime.streaming.branch import Branch
@@ -174,6 +174,23 @@ class _Mjpeg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return MjpegSink(**asdict(self))
 
 
+class _Recorder(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="recorder"
+):
+    """`RecorderSink`."""
+
+    path: str
+    max_mb: float = 4096.0
+    branch: str | None = None
+    capacity: int = 16
+
+    def make(self, source: Source) -> Sink:
+        return RecorderSink(**asdict(self))
+
+
+_AnySink = _Jsonl | _Video | _Contact | _Mjpeg | _Recorder
+
+
 class _Thermal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`ThermalZones`; `steps` are [temperature, rung]."""
 
@@ -224,12 +241,29 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     source: _Source
     branches: dict[str, _Branch]
-    sinks: dict[str, _Jsonl | _Video | _Contact | _Mjpeg] = {}
+    sinks: dict[str, _AnySink] = {}
     pipeline: _Pipeline = _Pipeline()
 
     def __post_init__(self) -> None:
         if not self.branches:
             raise ConfigError("a stream without branches has nothing to do; name at least one")
+        self.require_apart({})
+
+    def require_apart(self, added: Mapping[str, str | int]) -> None:
+        """Raise `ConfigError` when two sinks, of these and of `added` (file or port by name), would use one file or one
+        port (0 is any)."""
+        held: dict[str | int, str] = {}
+        own = {f"sink {name!r}": _target(sink) for name, sink in self.sinks.items()}
+        for name, target in {**own, **added}.items():
+            place = str(Path(target).absolute()) if isinstance(target, str) else target
+            if place != 0 and held.setdefault(place, name) != name:
+                what = f"port {target}" if isinstance(target, int) else target
+                raise ConfigError(f"{held[place]} and {name} would both use {what}; give each its own")
+
+
+def _target(sink: _AnySink) -> str | int:
+    """The file or port that a sink takes for itself."""
+    return sink.port if isinstance(sink, _Mjpeg) else sink.path
 
 
 def read_config(path: Path) -> StreamConfig:
@@ -251,12 +285,14 @@ def run_config(
     observe: Observer | None = None,
     started: Callable[[Pipeline], None] | None = None,
 ) -> StreamReport:
-    """Open, load, test and run the stream to the end of its source; `sinks` are added to those of the file;
-    `observe` and `started` as in `run_stream`.
+    """Open, load, test and run the stream to the end of its source; `sinks` are added to those of the file, under
+    names of their own (else `ConfigError`); `observe` and `started` as in `run_stream`.
 
     Raises what `open_source`, `load` and `Pipeline.run` raise. A source that is lost and found again (`reconnect`) is
     told as events.
     """
+    if twice := sorted(config.sinks.keys() & set(sinks or {})):
+        raise ConfigError(f"sinks {twice} are in the stream file already; rename them there")
     streams: list[Pipeline] = []
     with _open(config.source, streams) as source:
         played: Source = source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,9 @@ def synthetic_frame(clock: Clock, shape: tuple[int, int] = (480, 640)) -> Frame:
     return Frame(image=image, index=0, arrival_ns=clock.now_ns())
 
 
-def warm_up(branch: Branch, frame: Frame, *, runs: int, clock: Clock) -> Ladder:
+def warm_up(
+    branch: Branch, frame: Frame, *, runs: int, clock: Clock, pause: Callable[[], None] = lambda: None
+) -> Ladder:
     """Run every rung `runs` times on `frame` after one call that is not counted, and keep those worth keeping.
 
     The rungs take turns (A, B, C, A, B, C ...), so that a change of the processor's clock meets all of them. The
@@ -41,13 +44,13 @@ def warm_up(branch: Branch, frame: Frame, *, runs: int, clock: Clock) -> Ladder:
     runner or postprocessing raise.
     """
     if branch.measured is not None:
-        _take_turns(branch, frame, 1, clock)
+        _take_turns(branch, frame, 1, clock, pause)
         return Ladder(rungs=branch.rungs, reports=branch.measured.reports, costs=branch.measured.costs)
     if runs == 0:
         reports = tuple(_report(rung, None, 0, "not measured", kept=True) for rung in branch.rungs)
         return Ladder(rungs=branch.rungs, reports=(*reports, *branch.left_out))
     measured = []
-    taken = _take_turns(branch, frame, runs + 1, clock)
+    taken = _take_turns(branch, frame, runs + 1, clock, pause)
     for place, (rung, (_, *samples)) in enumerate(zip(branch.rungs, taken, strict=True)):
         median = int(np.median([infer + post for _, infer, post in samples]))
         measured.append((place if rung.rank is None else rung.rank, median, rung, samples))
@@ -67,11 +70,14 @@ def warm_up(branch: Branch, frame: Frame, *, runs: int, clock: Clock) -> Ladder:
     return Ladder(rungs=tuple(kept), reports=(*found, *branch.left_out), costs=tuple(costs))
 
 
-def _take_turns(branch: Branch, frame: Frame, rounds: int, clock: Clock) -> list[list[tuple[int, int, int]]]:
+def _take_turns(
+    branch: Branch, frame: Frame, rounds: int, clock: Clock, pause: Callable[[], None]
+) -> list[list[tuple[int, int, int]]]:
     """The durations of each rung in each round; nothing is remembered of the frame afterwards."""
     taken: list[list[tuple[int, int, int]]] = [[] for _ in branch.rungs]
     for _ in range(rounds):
         for rung, durations in zip(branch.rungs, taken, strict=True):
+            pause()
             durations.append(_measure(branch, rung, frame, clock))
     branch.reset()
     return taken

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,21 @@ import msgspec
 import numpy as np
 import pytest
 
+from edge_runtime import sinks as all_sinks
 from edge_runtime.errors import ConfigError, SourceError
 from edge_runtime.loading import LoadedModel, load
 from edge_runtime.result import Result
-from edge_runtime.sinks import CallbackSink, ContactSheetSink, JsonlSink, MjpegSink, OverlayVideoSink, read_jsonl
+from edge_runtime.sinks import (
+    CallbackSink,
+    CollectSink,
+    ContactSheetSink,
+    JsonlSink,
+    MjpegSink,
+    OverlayVideoSink,
+    RecorderSink,
+    Sink,
+    read_jsonl,
+)
 from edge_runtime.sources import Reconnecting
 from edge_runtime.streaming import Beside, FixedPolicy, LadderPolicy, Pipeline, StreamEvent, ThermalZones, pose_of
 from edge_runtime.streaming import config as module
@@ -55,6 +67,7 @@ def keys(kind: type[msgspec.Struct]) -> dict[str, Any]:
         (module._Video, OverlayVideoSink),
         (module._Contact, ContactSheetSink),
         (module._Mjpeg, MjpegSink),
+        (module._Recorder, RecorderSink),
         (module._Thermal, ThermalZones),
         (module._Beside, Beside),
     ],
@@ -69,6 +82,15 @@ def test_one_key_for_each_argument_with_the_same_default(
         assert default == wanted[name] or (default is msgspec.NODEFAULT and wanted[name] is inspect.Parameter.empty), (
             name
         )
+
+
+def test_every_sink_that_a_file_can_hold_has_a_kind() -> None:
+    shipped = {value for value in vars(all_sinks).values() if isinstance(value, type) and issubclass(value, Sink)}
+    in_files = {JsonlSink, OverlayVideoSink, ContactSheetSink, MjpegSink, RecorderSink}
+    assert shipped - {Sink, CallbackSink, CollectSink} == in_files
+    assert {kind.__struct_config__.tag for kind in typing.get_args(module._AnySink)} == {
+        "jsonl", "video", "contact-sheet", "mjpeg", "recorder"
+    }  # fmt: skip
 
 
 def test_a_branch_has_the_arguments_of_load_and_branch() -> None:
