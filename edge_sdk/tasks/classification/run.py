@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edge_export import Origin
+from edge_export import Origin, export_torch
 from edge_runtime.atomic import make_folder, write_bytes
 from edge_runtime.bundle import OutputSpec
 from edge_runtime.errors import ConfigError
@@ -101,7 +101,8 @@ def run(
     student, result, state = _student(work, teacher, teacher_id)
     report = _report(work, teacher_result, result)
     write_bytes(out_dir / "student.pt", state.read_bytes())
-    write_bytes(out_dir / "student.onnx", _onnx(student, train.inputs.shape[1:]))
+    exported = export_torch(student, (1, *train.inputs.shape[1:]), output_names=(OUTPUT_NAME,))
+    write_bytes(out_dir / "student.onnx", exported.SerializeToString())
     write_report(out_dir, report)
     if recipe.export:
         teacher_origin = Origin(kind="teacher", name=Path(recipe.teacher.file).name or "teacher.pt", sha256=teacher_id)
@@ -224,10 +225,3 @@ def _report(work: _Run, teacher: dict[str, Any], student: dict[str, Any]) -> dic
         "mean_probability_difference": float(np.abs(own - theirs).mean()),
         "seconds": work.stages.timings(),
     }
-
-
-def _onnx(student: nn.Module, shape: tuple[int, ...]) -> bytes:
-    from edge_export import export_torch
-
-    data: bytes = export_torch(student, (1, *shape), output_names=(OUTPUT_NAME,)).SerializeToString()
-    return data

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from edge_runtime.preprocess.spec import Normalize, PreprocessSpec, Resize, ToGray
-from edge_sdk.config import AugmentConfig, OptimiserConfig
+from edge_sdk.config import AugmentConfig, NetworkConfig, OptimiserConfig
 from edge_sdk.recipe_export import ExportSection, check_gates
 from edge_sdk.settings import Settings, check
 
@@ -58,10 +58,7 @@ class RestorerConfig(Settings, frozen=True, kw_only=True):
     convs: int = 2
 
     def __post_init__(self) -> None:
-        check(1 <= self.width <= 1024, "width", self.width, "1 to 1024 channels are allowed")
-        check(1 <= self.depth <= 7, "depth", self.depth, "1 to 7 stages are allowed")
-        check(self.max_width >= self.width, "max_width", self.max_width, f"at least width ({self.width}) is needed")
-        check(1 <= self.convs <= 4, "convs", self.convs, "1 to 4 convolutions a stage are allowed")
+        NetworkConfig(width=self.width, depth=self.depth, max_width=self.max_width, convs=self.convs)  # the same bounds
 
 
 # grey changes would alter what the network sees and not what it must give

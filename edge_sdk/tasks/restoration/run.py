@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from torch import nn
 
-from edge_export import Origin
+from edge_export import Origin, export_torch
 from edge_runtime.atomic import make_folder, write_bytes
 from edge_runtime.bundle import OutputSpec
 from edge_runtime.errors import ConfigError
@@ -130,7 +130,8 @@ def run(
         "seconds": stages.timings(),
     }
     write_bytes(out_dir / "student.pt", state.read_bytes())
-    write_bytes(out_dir / "student.onnx", _onnx(student, held_out.inputs.shape[1:]))
+    exported = export_torch(student, (1, *held_out.inputs.shape[1:]), output_names=(OUTPUT_NAME,))
+    write_bytes(out_dir / "student.onnx", exported.SerializeToString())
     write_report(out_dir, report)
     if recipe.export:
         teacher_origin = Origin(kind="teacher", name=teacher.name, sha256=teacher.sha256)
@@ -223,10 +224,3 @@ def _student(work: _Run, teacher: Teacher) -> tuple[Restorer, dict[str, Any], Pa
     stage = work.stages.run("student", inputs, make)
     state = stage.folder / "student.pt"
     return work.network(config.network, state), stage.record.result, state
-
-
-def _onnx(student: Restorer, shape: tuple[int, ...]) -> bytes:
-    from edge_export import export_torch
-
-    data: bytes = export_torch(student, (1, *shape), output_names=(OUTPUT_NAME,)).SerializeToString()
-    return data

@@ -12,7 +12,8 @@ from torch import Tensor
 from edge_runtime.metrics.image import psnr, ssim
 from edge_runtime.optional import require
 from edge_sdk.batch import TrainingSet
-from edge_sdk.tasks.restoration.training import IMAGE, restored
+from edge_sdk.evaluate import predict_logits
+from edge_sdk.tasks.restoration.training import IMAGE
 
 __all__ = ["TRIVIAL", "image_scores", "network_scores", "trivial_scores"]
 
@@ -35,7 +36,7 @@ def image_scores(found: Image, clean: Image) -> dict[str, list[float]]:
 
 def network_scores(network: Callable[[Tensor], Tensor], data: TrainingSet) -> dict[str, list[float]]:
     """Scores of `network` on degraded frames."""
-    return image_scores(_grey(restored(network, data.inputs), data.scale), _grey(data.target(IMAGE), data.scale))
+    return image_scores(_grey(predict_logits(network, data.inputs), data.scale), _grey(data.target(IMAGE), data.scale))
 
 
 def trivial_scores(data: TrainingSet) -> dict[str, dict[str, list[float]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +33,6 @@ __all__ = [
     "build_restorer",
     "degraded_set",
     "distill_restorer",
-    "restored",
     "restorer_teacher",
     "train_restorer",
 ]
@@ -159,10 +158,3 @@ def distill_restorer(
 
 def _scale(data: TrainingSet) -> int:
     return int(data.target(IMAGE).shape[2] // data.inputs.shape[2])
-
-
-def restored(network: Callable[[Tensor], Tensor], inputs: Tensor, batch_size: int = 16) -> Tensor:
-    """(N, 1, s H, s W) float32: the network's frames, in batches, without gradient."""
-    with torch.inference_mode():
-        starts = range(0, len(inputs), batch_size)
-        return torch.cat([network(inputs[k : k + batch_size]).float() for k in starts]).clone()
