@@ -12,6 +12,7 @@ from edge_runtime.sources.push import PushSource
 from edge_runtime.sources.reader import LatestFrame, LatestReader, ReaderCounts
 from edge_runtime.sources.reconnecting import ReconnectCounts, ReconnectEvent, Reconnecting
 from edge_runtime.sources.replay import ReplaySource
+from edge_runtime.sources.scan_area import find_scan_area, with_scan_area
 from edge_runtime.sources.sequence import SequenceSource
 from edge_runtime.sources.tracked import (
     TrackedSequence,
@@ -45,10 +46,12 @@ __all__ = [
     "TrackedSequence",
     "TransformGraph",
     "VideoSource",
+    "find_scan_area",
     "image_poses",
     "open_source",
     "read_sequence",
     "read_tum",
     "with_geometry",
+    "with_scan_area",
     "write_sequence",
 ]

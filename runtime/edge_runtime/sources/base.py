@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import TypeVar
@@ -15,7 +15,7 @@ from edge_runtime.errors import SourceError
 from edge_runtime.frame import Frame, FrameGeometry
 from edge_runtime.sources.given import GivenGeometry
 
-__all__ = ["Source", "with_geometry"]
+__all__ = ["GeometrySource", "Source", "with_geometry"]
 
 SourceT = TypeVar("SourceT", bound="Source")
 SLICE_NS = 50_000_000  # of a sleep, so that `interrupt` is noticed
@@ -130,10 +130,12 @@ class Source(ABC):
             yield frame
 
 
-class _GeometrySource(Source):
-    """Frames of another source under a geometry that the user gave."""
+class GeometrySource(Source):
+    """Frames of `source` with the geometry that `geometry_of` says; `restart` is called when it begins anew."""
 
-    def __init__(self, source: Source, geometry: FrameGeometry) -> None:
+    def __init__(
+        self, source: Source, geometry_of: Callable[[Frame], FrameGeometry], restart: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(
             name=source.name,
             live=source.live,
@@ -142,7 +144,7 @@ class _GeometrySource(Source):
             timing_note=source.timing_note,
         )
         self._source = source
-        self._geometry = GivenGeometry(geometry)
+        self._geometry_of, self._start_anew = geometry_of, restart
         self.poses = source.poses
 
     def due_ns(self, index: int) -> int | None:
@@ -150,11 +152,11 @@ class _GeometrySource(Source):
 
     def _next(self) -> Frame | None:
         frame = self._source.read()
-        return None if frame is None else replace(frame, geometry=self._geometry.at(frame.shape))
+        return None if frame is None else replace(frame, geometry=self._geometry_of(frame))
 
     def _rewind(self) -> None:
         self._source.rewind()
-        self._geometry.restart()
+        self._start_anew()
 
     def interrupt(self) -> None:
         super().interrupt()
@@ -171,4 +173,5 @@ def with_geometry(source: Source, geometry: FrameGeometry) -> Source:
     trusted=True, reason="")`. It holds for the size of the first frame: after a change of size it is withdrawn, with
     the reason. Closing the result closes `source`.
     """
-    return _GeometrySource(source, geometry)
+    given = GivenGeometry(geometry)
+    return GeometrySource(source, lambda frame: given.at(frame.shape), given.restart)
