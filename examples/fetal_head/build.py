@@ -92,6 +92,7 @@ def product(recipe: Any) -> Product:
             file_origin("teacher", WEIGHTS / "member.safetensors"),  # one of three
         ],
         report={"HC18 test split, all seeds": numbers(load_records(HC18.name))},
+        groups=train.groups,
     )
 
 
