@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.compiled import compiled
-from edge_runtime.reconstruct._rows import FAR, I64, ONE, POSITION_BITS, U8, clip_run, row_steps, walk_row
+from edge_runtime.reconstruct._nearest_mean import nearest_mean
+from edge_runtime.reconstruct._rows import FAR, I64, ONE, POSITION_BITS, SUM_BITS, U8, clip_run, row_steps, walk_row
 
 __all__ = [
     "FAR",
@@ -30,7 +31,6 @@ __all__ = [
 
 Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
-SUM_BITS = 36  # nearest mean: count << 36 | sum of grey levels
 WEIGHT_BITS = 30  # linear mean: weights in 2^-30
 HIT = 1 << SUM_BITS
 UNIT = float(1 << WEIGHT_BITS)
@@ -67,33 +67,6 @@ def met_bricks(runs: I64, address: I64, low: I64, high: I64, side: int) -> I64:
                         m += 1
                         break
     return found[:m]
-
-
-@compiled
-def nearest_mean(image: Image, runs: I64, address: I64, shape: I64, box: I64, acc: I64, sign: int, area: int) -> int:
-    """Add (`sign` 1) or take out (-1) a frame: `acc` (Z*Y*X,) int64 holds count << 36 plus the sum; pixels used.
-
-    `area`: pixels of which each value of `image` is the sum.
-    """
-    used, steps, hit = 0, row_steps(address, shape), np.int64(area) << SUM_BITS
-    ends, voxels = np.empty(image.shape[1] + 1, np.int64), np.empty(image.shape[1] + 1, np.int64)
-    sums = np.zeros(image.shape[1] + 1, np.int64)
-    for r in range(runs.shape[0]):
-        y, x0, x1, px, py, pz = clip_run(runs[r], address, box)
-        count = x1 - x0
-        if count == 0:
-            continue
-        used += count
-        total = np.int64(0)
-        for x in range(count):
-            total += hit + np.int64(image[y, x0 + x])
-            sums[x + 1] = total
-        before = np.int64(0)
-        for k in range(walk_row(px, py, pz, count, steps, ends, voxels)):
-            after = sums[np.uint64(ends[k])]
-            acc[np.uint64(voxels[k])] += sign * (after - before)
-            before = after
-    return used
 
 
 @compiled

@@ -13,7 +13,17 @@ import numpy.typing as npt
 
 from edge_runtime.compiled import compiled
 
-__all__ = ["FAR", "I64", "ONE", "POSITION_BITS", "U8", "clip_run", "row_steps", "walk_row"]
+__all__ = [
+    "FAR",
+    "I64",
+    "ONE",
+    "POSITION_BITS",
+    "SUM_BITS",
+    "U8",
+    "clip_run",
+    "row_steps",
+    "walk_row",
+]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -21,6 +31,7 @@ U8 = npt.NDArray[np.uint8]
 POSITION_BITS = 40
 ONE = 1 << POSITION_BITS
 FAR = 1 << 60
+SUM_BITS = 36  # nearest: what is counted << 36 | what is summed
 
 
 @compiled
