@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +20,7 @@ import typer
 
 from edge_runtime.errors import ConfigError
 
-__all__ = ["Figure", "Row", "judged", "machine", "main", "run"]
+__all__ = ["Figure", "Row", "judged", "machine", "main", "row_of", "run"]
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _BOUND = re.compile(r"(<=|>=|<|>) (-?\d+(?:\.\d+)?(?:e-?\d+)?)(?![\w.])")
@@ -80,6 +80,16 @@ class Row:
     what: str
     measure: Callable[[], Sequence[Figure]]
     fresh: Callable[[], object] | None = None
+
+
+def row_of(module: str, key: str, what: str, fresh: Callable[[], object] | None = None) -> Row:
+    """The row `key`, whose figures are those of `measure_KEY` in `module`, which is imported when it is measured."""
+
+    def measure() -> Sequence[Figure]:
+        found: Sequence[Figure] = getattr(import_module(module), f"measure_{key}")()
+        return found
+
+    return Row(key=key, what=what, measure=measure, fresh=fresh)
 
 
 def machine() -> dict[str, object]:

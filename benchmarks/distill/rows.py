@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from typing import Any
 
-from benchmarks.figures import Figure, Row
+from benchmarks.figures import Row, row_of
 
 __all__ = ["ROWS"]
-
-
-def _measure(module: str, key: str) -> Callable[[], Sequence[Figure]]:
-    def measure() -> Sequence[Figure]:
-        found: Sequence[Figure] = getattr(import_module(f"benchmarks.distill.{module}"), f"measure_{key}")()
-        return found
-
-    return measure
 
 
 @cache
@@ -34,7 +26,7 @@ def _train(module: str, key: str) -> Callable[[], object]:
 
 
 def _row(key: str, what: str, module: str, fresh: tuple[str, str] | None = None) -> Row:
-    return Row(key=key, what=what, measure=_measure(module, key), fresh=_train(*fresh) if fresh else None)
+    return row_of(f"benchmarks.distill.{module}", key, what, _train(*fresh) if fresh else None)
 
 
 _HC18 = ("segmentation_rows", "hc18")
