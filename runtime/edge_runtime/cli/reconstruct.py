@@ -1,4 +1,4 @@
-"""What `edge-runtime reconstruct` and `edge-runtime warmup` do."""
+"""What `edge-runtime reconstruct` does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,9 +19,8 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
+    """Add the command to `app`."""
     app.command()(reconstruct)
-    app.command()(warmup)
 
 
 def _option(help: str, metavar: str | None = None, *names: str) -> Any:
@@ -128,24 +127,6 @@ def _run(given: Given, settings: dict[str, Any], progress: Callable[[str], Any] 
         emit_json(facts)
     else:
         typer.echo(_text(facts), nl=False)
-
-
-@guarded
-def warmup(as_json: Json = False) -> None:
-    """Compile what reconstruction runs, ahead of its first use; the code is kept on disk."""
-    from edge_runtime.reconstruct import CompoundKernel, CompoundMode, warm_up
-
-    seconds: dict[str, float] = {}
-    for kernel in get_args(CompoundKernel):
-        for mode in get_args(CompoundMode):
-            began = time.perf_counter()
-            warm_up(mode, kernel)
-            seconds[f"{kernel} {mode}"] = round(time.perf_counter() - began, 3)
-    if as_json:
-        emit_json({"schema": "edge-runtime.warmup/1", "seconds": seconds})
-        return
-    for name, spent in seconds.items():
-        typer.echo(f"{name:16}{spent:7.2f} s")
 
 
 def _progress(what: str) -> Callable[[int, int], None]:

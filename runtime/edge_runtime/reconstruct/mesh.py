@@ -136,7 +136,7 @@ def _kernels() -> ModuleType:
 
 def _march(field: F32, level: float, box: Box, margin: int, grid: VolumeGrid) -> Mesh:
     """The surface of `field`, which is `box` of `grid` with `margin` voxels around it and is below `level` there."""
-    kernels, (table, edges) = _kernels(), _tables()
+    kernels, (table, edges), level = _kernels(), _tables(), float(level)  # of an int, numba would compile anew
     crossed, triangles = kernels.count(field, level, table)
     vertices, faces = np.empty((crossed, 3)), np.empty((triangles, 3), np.int32)
     kernels.march(field, level, table, edges, vertices, faces)

@@ -194,13 +194,6 @@ def test_a_mistake_is_one_line_and_leaves_no_file(call, recording, tmp_path, mon
     assert {path.name for path in tmp_path.iterdir()} == {"m.txt", "bad.txt", "bad.xml", recording.name}
 
 
-def test_warmup_compiles_every_mode(call):
-    done = call("warmup", "--json")
-    assert done.exit_code == 0
-    assert len(json.loads(done.stdout)["seconds"]) == 6
-    assert "nearest mean" in call("warmup").stdout
-
-
 def test_a_real_sweep_by_command(call, tmp_path):
     data = os.environ.get("POCUS_DATA")
     if not data or not Path(data, "sweeps").is_dir():
