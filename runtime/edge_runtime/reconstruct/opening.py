@@ -19,7 +19,14 @@ from edge_runtime.optional import require
 from edge_runtime.reconstruct.settings import ReconstructSettings
 from edge_runtime.reconstruct.sweep import RecordedSweep, Sweep, sweep_of_poses, sweep_of_sequence
 from edge_runtime.sources import open_source
-from edge_runtime.sources.tracked import TrackedSequence, read_sequence, read_tum, split_scale
+from edge_runtime.sources.tracked import (
+    TrackedSequence,
+    TransformGraph,
+    image_poses,
+    read_sequence,
+    read_tum,
+    split_scale,
+)
 
 __all__ = ["open_frames", "open_sweep", "with_scan_area"]
 
@@ -48,7 +55,23 @@ def open_sweep(
         repeated=settings.repeated,
         max_gap_ms=settings.max_gap_ms,
     )
+    recorded = replace(recorded, dropped=_told_apart(sequence, settings.transform, constants, recorded.dropped))
     return recorded if settings.offset_ms == 0 else _shifted(recorded, settings)
+
+
+def _told_apart(
+    sequence: TrackedSequence, transform: str, constants: Matrices | None, dropped: Mapping[str, tuple[int, ...]]
+) -> Mapping[str, tuple[int, ...]]:
+    """`dropped` with those that are marked as valid, but whose matrix is no rigid one, by a name of their own."""
+    given = dict(constants or {})
+    good = sequence.images_usable
+    for step in TransformGraph({**sequence.transforms, **given}).path(transform):
+        if step.name not in given:
+            good = good & sequence.usable(step.name)
+    skewed = tuple(k for k in dropped.get("invalid", ()) if good[k])
+    rest = tuple(k for k in dropped.get("invalid", ()) if not good[k])
+    named = {**dropped, "invalid": rest, "not rigid": skewed}
+    return {why: rows for why, rows in named.items() if rows}
 
 
 def _shifted(recorded: RecordedSweep, settings: ReconstructSettings) -> RecordedSweep:
@@ -75,27 +98,27 @@ def open_frames(
 ) -> RecordedSweep:
     """The sweep of any frames that `open_source` reads (a folder of images, DICOM, video, .npy) and a file of poses.
 
-    `poses`: as `read_tum` reads them, `mm_per_unit` 1 for a file in mm. With the constant `ImageToProbe` they are those
-    of the probe and the pixel size is the calibration's; without, those of the image, and the pixel size is that of
-    `geometry` or what the frames' own header says. Frames with times, their own or by `fps`, get the pose interpolated
-    to them, `settings.offset_ms` and `max_gap_ms` observed; frames without are taken one pose each, in order. Colour is
-    turned to luma. Damaged frames are dropped, by the name `corrupt`, or with `invalid="error"` an error.
+    `poses`: a recording of the tracker (`.igs.mha`), whose `settings.transform` is resolved with the constants; or text
+    as `read_tum` reads it, `mm_per_unit` 1 for a file in mm. Of such text: with the constant `ImageToProbe` the poses
+    are those of the probe and the pixel size is the calibration's; without, those of the image, and the pixel size is
+    that of `geometry` or what the frames' own header says. Frames with times, their own or by `fps`, get the pose
+    interpolated to them, `settings.offset_ms` and `max_gap_ms` observed; frames without are taken one pose each, in
+    order. Colour is turned to luma. Damaged frames are dropped, by the name `corrupt`, or with `invalid="error"` an
+    error.
 
     Raises what `open_source` and `read_tum` raise, `GeometryError` when no pixel size is known, `ConfigError` for other
     constants, and `ReconstructionError` when counts or times of frames and poses do not fit or the geometry changes.
     """
-    constants = dict(constants or {})
-    T_probe_image = np.eye(4)
-    if (matrix := constants.pop("ImageToProbe", None)) is not None:
+    if _is_recording(poses):
         if geometry is not None:
-            raise ConfigError("a pixel size and an ImageToProbe, which has its own: give one of the two")
-        T_probe_image, geometry = split_scale(matrix)
-    if constants:
-        raise ConfigError(f"constants {sorted(constants)} with a file of poses: ImageToProbe alone is used there")
-    found = [
-        replace(p, T_world_image=p.T_world_image @ T_probe_image) for p in read_tum(poses, mm_per_unit=mm_per_unit)
-    ]
-    images, times, rows, corrupt, own = _read_frames(frames, fps, settings.invalid)
+            raise ConfigError(f"a pixel size with {poses}: give the calibration ImageToProbe, which holds one")
+        found, geometry = _tracker_poses(poses, settings, constants)
+    else:
+        found, geometry = _listed_poses(poses, mm_per_unit, constants, geometry)
+    if _is_recording(frames) and fps is None:
+        images, times, rows, corrupt, own = _recorded_frames(frames, settings.invalid)
+    else:
+        images, times, rows, corrupt, own = _read_frames(frames, fps, settings.invalid)
     if geometry is None:
         geometry = _one_geometry(own)
     elif own[0].scan_area is not None:
@@ -111,9 +134,59 @@ def open_frames(
     return RecordedSweep(sweep=recorded.sweep, kept=rows[recorded.kept], dropped=dropped)
 
 
+def _listed_poses(
+    path: str | Path, mm_per_unit: float, constants: Matrices | None, geometry: FrameGeometry | None
+) -> tuple[list[Pose], FrameGeometry | None]:
+    """The poses of images in a text file, and the pixel size of the calibration or the one given."""
+    given = dict(constants or {})
+    T_probe_image = np.eye(4)
+    if (matrix := given.pop("ImageToProbe", None)) is not None:
+        if geometry is not None:
+            raise ConfigError("a pixel size and an ImageToProbe, which has its own: give one of the two")
+        T_probe_image, geometry = split_scale(matrix)
+    if given:
+        raise ConfigError(f"constants {sorted(given)} with a file of poses: ImageToProbe alone is used there")
+    poses = read_tum(path, mm_per_unit=mm_per_unit)
+    return [replace(pose, T_world_image=pose.T_world_image @ T_probe_image) for pose in poses], geometry
+
+
+def _tracker_poses(
+    path: str | Path, settings: ReconstructSettings, constants: Matrices | None
+) -> tuple[list[Pose], FrameGeometry]:
+    """The valid poses of images in a tracker's recording, at its times, and the pixel size of the calibration."""
+    sequence = read_sequence(path)
+    if sequence.times_ns is None:
+        raise ReconstructionError(f"{path} has no times, by which the frames would find their poses")
+    found = image_poses(replace(sequence, frames=None, image_statuses=()), settings.transform, constants)
+    rows = np.flatnonzero(found.usable)
+    if len(rows) < len(sequence) and settings.invalid == "error":
+        raise ReconstructionError(f"{path}: {len(sequence) - len(rows)} of {len(sequence)} records have no valid pose")
+    if len(rows) == 0 or not isinstance(found.geometry, FrameGeometry):
+        raise ReconstructionError(f"{path}: of {len(sequence)} records none has a valid pose of one pixel size")
+    times = sequence.times_ns
+    return [Pose(T_world_image=found.T_world_image[k], time_ns=int(times[k])) for k in rows], found.geometry
+
+
 Read = tuple[
     npt.NDArray[np.uint8], npt.NDArray[np.int64] | None, npt.NDArray[np.int64], tuple[int, ...], list[FrameGeometry]
 ]
+
+
+def _is_recording(path: str | Path) -> bool:
+    return str(path).lower().endswith((".mha", ".nrrd"))
+
+
+def _recorded_frames(path: str | Path, invalid: str) -> Read:
+    """As `_read_frames`, of a recording: turned to MF, its times on the recorder's own clock."""
+    sequence = read_sequence(path).oriented("MF")
+    if sequence.frames is None or sequence.frames.ndim != 3:
+        raise ReconstructionError(f"{path} has no grey images; a volume is made of grey images")
+    rows = np.flatnonzero(sequence.images_usable).astype(np.int64)
+    lost = tuple(int(k) for k in np.flatnonzero(~sequence.images_usable))
+    if len(rows) == 0 or (lost and invalid == "error"):
+        raise ReconstructionError(f"{path}: {len(lost)} of {len(sequence)} images are marked as invalid")
+    times = None if sequence.times_ns is None else sequence.times_ns[rows]
+    return sequence.frames[rows], times, rows, lost, [FrameGeometry()]
 
 
 def _read_frames(frames: str | Path, fps: float | None, invalid: str) -> Read:

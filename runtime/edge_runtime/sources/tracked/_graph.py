@@ -121,7 +121,10 @@ class TransformGraph:
         near, far = (next((g for g in self._groups() if node in g), {node}) for node in (start, end))
         advice = f"one that joins {_one_of(near)} with {_one_of(far)}"
         if start == "Image" and near == {start}:
-            advice += "; the probe calibration ImageToProbe is kept beside the recording: give it among the constants"
+            advice += (
+                "; the probe calibration ImageToProbe is kept beside the recording: give it among the constants "
+                "(--calibration on the command line)"
+            )
         return f"{name} cannot be had from what is there ({self.describe()}). Missing: {advice}"
 
 
