@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edge_runtime.errors import ConfigError, CorruptFrameError, GeometryError
+from edge_runtime.errors import ConfigError, CorruptFrameError, EdgeError, GeometryError
 from edge_runtime.frame import Frame, FrameGeometry, ScanArea
 from edge_runtime.sources.base import GeometrySource, Source
 
@@ -40,15 +40,22 @@ def find_scan_area(source: Source, *, frames: int = 30) -> tuple[ScanArea, tuple
 def with_scan_area(source: Source, area: ScanArea | None = None, *, frames: int = 30) -> Source:
     """`source` with a scan area on every frame that has none; millimetres stay as they are.
 
-    Without `area` it is found, once, in the first `frames` frames (`find_scan_area`). A found area is of one size of
-    image: frames of another size go without one. Closing the result closes `source`.
+    Without `area` it is found, once, in the first `frames` frames (`find_scan_area`); where it is not, `source` is
+    closed. An area is of one size of image: frames of another size than the first go without one. Closing the result
+    closes `source`.
     """
-    size = None
+    size: tuple[int, int] | None = None
     if area is None:
-        area, size = find_scan_area(source, frames=frames)
+        try:
+            area, size = find_scan_area(source, frames=frames)
+        except EdgeError:
+            source.close()
+            raise
 
     def geometry_of(frame: Frame) -> FrameGeometry:
-        known = frame.geometry.scan_area is not None or (size is not None and frame.shape != size)
+        nonlocal size
+        size = size or frame.shape
+        known = frame.geometry.scan_area is not None or frame.shape != size
         return frame.geometry if known else replace(frame.geometry, scan_area=area)
 
     return GeometrySource(source, geometry_of)

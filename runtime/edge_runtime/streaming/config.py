@@ -16,14 +16,22 @@ import msgspec
 from msgspec.structs import asdict
 
 from edge_runtime.bundle.manifest import Target
-from edge_runtime.errors import ConfigError
-from edge_runtime.frame import FrameGeometry
+from edge_runtime.errors import ConfigError, EdgeError
+from edge_runtime.frame import FrameGeometry, Rectangle, ScanArea
 from edge_runtime.loading import load
 from edge_runtime.optional import require
 from edge_runtime.session import RunnerName, first_frame
 from edge_runtime.settings_file import read_yaml, to_struct
 from edge_runtime.sinks import ContactSheetSink, JsonlSink, MjpegSink, OverlayVideoSink, RecorderSink, Sink
-from edge_runtime.sources import PacedSource, ReconnectEvent, Reconnecting, Source, open_source
+from edge_runtime.sources import (
+    PacedSource,
+    ReconnectEvent,
+    Reconnecting,
+    Source,
+    find_scan_area,
+    open_source,
+    with_scan_area,
+)
 from edge_runtime.streaming.beside import Beside
 from edge_runtime.streaming.branch import Branch
 from edge_runtime.streaming.failing import ErrorPolicy
@@ -49,9 +57,10 @@ class _Reconnect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class _Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`open` is a path, a camera's number, its device or a GStreamer pipeline.
+    """`open` is a path, a camera's number, its device, its address or a GStreamer pipeline.
 
-    `pace`, `fps` and `loop_s` as in `RunSettings`; `row_mm` and `column_mm` replace the file's calibration.
+    `pace`, `fps` and `loop_s` as in `RunSettings`; `row_mm` and `column_mm` replace the file's calibration. `scan_area`
+    is for captures that say of none: `detect`, or a rectangle [x0, y0, x1, y1] in pixels.
     """
 
     open: str | int
@@ -60,6 +69,7 @@ class _Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     loop_s: float | None = None
     row_mm: float | None = None
     column_mm: float | None = None
+    scan_area: Literal["detect"] | tuple[float, float, float, float] | None = None
     reconnect: _Reconnect | None = None
 
     def __post_init__(self) -> None:
@@ -67,6 +77,8 @@ class _Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             raise ConfigError("row_mm and column_mm belong together; give both, or neither")
         if self.pace == "lossless" and (self.fps is not None or self.loop_s is not None):
             raise ConfigError("fps and loop_s belong to pace 'live'; a lossless run takes every frame once")
+        if isinstance(area := self.scan_area, tuple) and not (0 <= area[0] < area[2] and 0 <= area[1] < area[3]):
+            raise ConfigError(f"scan_area is {list(area)}; 0 <= x0 < x1 and 0 <= y0 < y1 are needed, or 'detect'")
 
 
 class _Ladder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="ladder"):
@@ -337,6 +349,8 @@ def _open(config: _Source, streams: list[Pipeline]) -> Source:
             row_mm=config.row_mm, column_mm=config.column_mm, origin="user", trusted=True, reason=""
         )
     make: Callable[[], Source] = partial(open_source, config.open, geometry=geometry)
+    if config.scan_area is not None:
+        make = _with_area(make, config.scan_area)
     if config.reconnect is None:
         return make()
 
@@ -345,3 +359,22 @@ def _open(config: _Source, streams: list[Pipeline]) -> Source:
             pipeline.tell(f"source {event.kind.replace('_', ' ')} (attempt {event.attempt}) {event.message}".strip())
 
     return Reconnecting(make, on_event=tell, **asdict(config.reconnect))
+
+
+def _with_area(make: Callable[[], Source], asked: str | tuple[float, float, float, float]) -> Callable[[], Source]:
+    """`make` with a scan area; it is found at the first opening alone, so that it stays when a camera comes back."""
+    area: ScanArea | None = None
+    if isinstance(asked, tuple):
+        area = Rectangle(x0=asked[0], y0=asked[1], x1=asked[2], y1=asked[3])
+
+    def opened() -> Source:
+        nonlocal area
+        source = make()
+        try:
+            area = area or find_scan_area(source)[0]
+        except EdgeError:
+            source.close()
+            raise
+        return with_scan_area(source, area)
+
+    return opened

@@ -15,6 +15,7 @@ import pytest
 
 from edge_runtime import sinks as all_sinks
 from edge_runtime.errors import ConfigError, SourceError
+from edge_runtime.frame import Rectangle
 from edge_runtime.loading import LoadedModel, load
 from edge_runtime.result import Result
 from edge_runtime.sinks import (
@@ -249,3 +250,24 @@ def test_the_config_type_is_what_the_docs_show() -> None:
 
     config = to_struct(parse_yaml(example, "docs"), StreamConfig, "docs")
     assert set(config.branches) == {"segmentation", "quality"}
+
+
+def test_the_scan_area_of_a_capture_is_found_or_given(tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
+    images = np.zeros((3, 96, 96), np.uint8)
+    images[:, 10:80, 20:90] = np.random.default_rng(0).integers(40, 200, (3, 70, 70), np.uint8)
+    settings = minimal(tmp_path)
+    np.save(tmp_path / "frames.npy", images)
+    areas = []
+    for asked in ("detect", [20, 10, 90, 80]):
+        settings["source"] |= {"scan_area": asked, "row_mm": 0.5, "column_mm": 0.5, "reconnect": {}}
+        source = module._open(read_config(write(tmp_path / "s.yaml", settings)).source, [])
+        frames = list(source)
+        assert len(frames) == 3
+        assert frames[0].geometry.row_mm == 0.5
+        areas.append(frames[2].geometry.scan_area)
+    assert areas == [Rectangle(x0=20, y0=10, x1=90, y1=80)] * 2
+    for wrong in ("found", [5, 5, 5, 9], [-1, 0, 5, 9]):
+        settings["source"]["scan_area"] = wrong
+        with pytest.raises(ConfigError, match="scan_area"):
+            read_config(write(tmp_path / "s.yaml", settings))
