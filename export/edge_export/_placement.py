@@ -16,7 +16,15 @@ from edge_export._graph import GraphView, attribute
 from edge_export._retype import QuantPlan
 from edge_runtime.errors import ConfigError
 
-__all__ = ["carries_int8", "makes_output", "plan_int8", "scale_groups", "shared_groups", "weight_axis"]
+__all__ = [
+    "carries_int8",
+    "check_excluded",
+    "makes_output",
+    "plan_int8",
+    "scale_groups",
+    "shared_groups",
+    "weight_axis",
+]
 
 _SAME_VALUES = frozenset(
     {"DepthToSpace", "Flatten", "MaxPool", "Reshape", "Slice", "SpaceToDepth", "Squeeze", "Transpose", "Unsqueeze"}
@@ -39,21 +47,28 @@ def plan_int8(
     (`exclude_first`: one grey channel gains nothing) and those that make a graph output (`exclude_head`).
     Raises `ConfigError` when `exclude` names a node that does not exist.
     """
-    unknown = sorted(set(exclude) - {node.name for node in view.nodes})
-    if unknown:
-        raise ConfigError(f"exclude names {unknown}, which the model does not have")
+    left_out = check_excluded(view, exclude)
     weights: dict[tuple[str, int], int] = {}
     for node in view.nodes:
         axis = weight_axis(view, node)
         first = exclude_first and node.input[0] in view.inputs
         head = exclude_head and makes_output(view, node)
-        if axis is not None and not (first or head or node.name in exclude):
+        if axis is not None and not (first or head or node.name in left_out):
             weights[(node.name, 1)] = axis
     edges = _activation_edges(view, {name for name, _ in weights})
     inputs = {node.name: node.input for node in view.nodes}
     used = {inputs[name][index] for name, index in edges}
     tops = scale_groups(view, clip)
     return QuantPlan(scales={name: _scale(tops[name]) for name in used}, edges=frozenset(edges), weights=weights)
+
+
+def check_excluded(view: GraphView, exclude: Iterable[str]) -> frozenset[str]:
+    """The names as a set. Raises `ConfigError` for one that no node has."""
+    names = frozenset(exclude)
+    unknown = sorted(names - {node.name for node in view.nodes})
+    if unknown:
+        raise ConfigError(f"exclude names {unknown}, which the model does not have")
+    return names
 
 
 def scale_groups(view: GraphView, clip: dict[str, float]) -> dict[str, float]:

@@ -14,12 +14,12 @@ from edge_export._graph import single_line
 from edge_export._rules.base import label, read_constants
 from edge_runtime.bundle import ALLOWED_OPERATORS
 from edge_runtime.bundle.limits import DEFAULT_LIMITS
+from edge_runtime.bundle.onnx_guard import CONTROL_FLOW
 from edge_runtime.errors import ConfigError, LoweringError
 
 __all__ = ["admit", "admit_frames"]
 
 _REMOVED = frozenset({"Dropout"})  # by tidy
-_CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
 def admit(model: onnx.ModelProto | bytes, *, name: str = "the model") -> onnx.ModelProto:
@@ -140,7 +140,7 @@ def _operators(model: onnx.ModelProto) -> Iterator[str]:
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx"):
             yield f"operator at {label(node)}: {node.domain}.{node.op_type} is a custom operator; export without it"
-        if node.op_type in _CONTROL_FLOW:
+        if node.op_type in CONTROL_FLOW:
             yield f"operator at {label(node)}: {node.op_type} is control flow; export with fixed shapes to unroll it"
         if node.op_type not in ALLOWED_OPERATORS | _REMOVED:
             yield (

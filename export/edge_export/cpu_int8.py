@@ -17,7 +17,7 @@ import onnx
 from onnx import NodeProto
 
 from edge_export._graph import GraphView, default_opset
-from edge_export._placement import carries_int8, makes_output, shared_groups, weight_axis
+from edge_export._placement import carries_int8, check_excluded, makes_output, shared_groups, weight_axis
 from edge_export._retype import quantize_weight, round_weight
 from edge_export._writer import GraphWriter
 from edge_export.ranges import Method, Ranges, collect_ranges
@@ -87,15 +87,11 @@ def to_cpu_int8(
     if default_opset(model) < 13:
         raise LoweringError(f"opset {default_opset(model)} has no per-channel Q/DQ; convert the model to 13 or later")
     view = GraphView(model)
-    plan = _plan(view, ranges, frozenset(exclude), exclude_head)
+    plan = _plan(view, ranges, check_excluded(view, exclude), exclude_head)
     return _Writer(view, plan, _REDUCED if reduce_range else _FULL).write()
 
 
 def _plan(view: GraphView, ranges: Ranges, exclude: frozenset[str], exclude_head: bool) -> _Plan:
-    unknown = sorted(exclude - {node.name for node in view.nodes})
-    if unknown:
-        raise ConfigError(f"exclude names {unknown}, which the model does not have")
-
     def allowed(node: NodeProto) -> bool:
         ends = exclude_head and makes_output(view, node)
         return not ends and node.name not in exclude and len(node.output) == 1 and view.is_float(node.output[0])

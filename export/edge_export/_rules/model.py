@@ -8,6 +8,7 @@ from onnx import TensorProto
 
 from edge_export._graph import default_opset, single_line
 from edge_export._rules.base import Complaints, Context, Rule, label
+from edge_runtime.bundle.onnx_guard import CONTROL_FLOW
 from edge_runtime.errors import EdgeError, LoweringError
 
 __all__ = ["RULES"]
@@ -54,7 +55,7 @@ def _not_finite(context: Context) -> Complaints:
 
 def _control_flow(context: Context) -> Complaints:
     for node in context.model.graph.node:
-        if node.op_type in ("If", "Loop", "Scan", "SequenceMap"):
+        if node.op_type in CONTROL_FLOW:
             yield label(node), f"{node.op_type} decides at run time what is computed."
 
 

@@ -13,7 +13,7 @@ from edge_runtime.bundle._onnx_walk import ModelFacts, NodeFacts, TensorFacts, w
 from edge_runtime.bundle.limits import DEFAULT_LIMITS, Limits
 from edge_runtime.errors import ModelRefusedError
 
-__all__ = ["ALLOWED_OPERATORS", "MIN_OPSET", "ModelFacts", "TensorFacts", "inspect_model"]
+__all__ = ["ALLOWED_OPERATORS", "CONTROL_FLOW", "MIN_OPSET", "ModelFacts", "TensorFacts", "inspect_model"]
 
 MIN_OPSET = 13  # before it, sizes stand in other places than where this guard looks
 
