@@ -16,6 +16,7 @@ Image = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 _MIN_SIDE = 480  # pixels; smaller frames are enlarged by a whole factor so that text can be read
+_MAX_WIDTH = 8192  # pixels; no frame is enlarged beyond
 _SCORES = 3  # classes that are named, the most probable ones
 _FINDINGS = 2  # broken rules that are named
 _LINE = 26  # pixels of height of a line of text
@@ -40,16 +41,17 @@ _CLASSES: tuple[Colour, ...] = (
 def draw_overlay(result: Result, *, stale_outputs: bool = False) -> Image:
     """The frame, enhanced if the result has it so, with mask, boxes and status, (H', W', 3) uint8 RGB, both sides even.
 
-    The image is enlarged by a whole factor to at least 480 rows; below it stand the state, the frame's index and its
-    age when the result was done, one line of areas a class (mm^2, or the word that it is withheld), one a measurement
-    and one of the three best class scores. Each class has a colour, filled thinly and with a contour. Anything but
-    `fresh`, a frame beyond the model's gate and a broken plausibility rule also have a frame in colour and a label on
-    the image. Of a stale result nothing but that label is drawn, since its mask, boxes and
+    The image is enlarged by a whole factor to at least 480 rows, within 8192 columns; below it stand the state, the
+    frame's index and its age when the result was done, one line of areas a class (mm^2, or the word that it is
+    withheld), one a measurement and one of the three best class scores. Each class has a colour, filled thinly and with
+    a contour. Anything but `fresh`, a frame beyond the model's gate and a broken plausibility rule also have a frame in
+    colour and a label on the image. Of a stale result nothing but that label is drawn, since its mask, boxes and
     numbers belong to an earlier frame; `stale_outputs` draws them all the same. Raises `MissingDependencyError`
     without OpenCV.
     """
     cv2 = require("cv2", "to draw overlays")
-    factor = max(1, -(-_MIN_SIDE // result.frame.shape[0]))
+    rows, columns = result.frame.shape
+    factor = max(1, min(-(-_MIN_SIDE // rows), _MAX_WIDTH // columns))
     shown = result.state != "failed" and (stale_outputs or result.state != "stale")
     image = _rgb(cv2, result.image if shown and result.image is not None else result.frame.image, factor)
     if shown:

@@ -175,3 +175,12 @@ def test_a_notice_is_a_picture_of_its_text() -> None:
     assert one.shape == two.shape == (480, 640, 3)
     assert (one != two).any()
     assert one[60:470, 20:-20].max() == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (16, 2000), (30, 900, 3)])
+def test_a_frame_of_any_shape_has_its_state_below_and_stays_within_bounds(shape: tuple[int, ...]) -> None:
+    drawn = draw_overlay(result(shape=shape, state="stale"))
+    assert drawn.shape[1] <= 8192
+    assert drawn.shape[0] <= 6000
+    band = drawn[-60:, :120].reshape(-1, 3).astype(int)
+    assert (np.abs(band - (255, 120, 40)).sum(axis=1) < 30).any()  # the word, in the colour of the state
