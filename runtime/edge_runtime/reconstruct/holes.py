@@ -33,7 +33,12 @@ Filling = tuple[U8, Mask]
 
 
 def fill_holes(
-    volume: Volume, method: FillMethod = "gaussian", *, limit_mm: float | None = None, region: Box | None = None
+    volume: Volume,
+    method: FillMethod = "gaussian",
+    *,
+    limit_mm: float | None = None,
+    region: Box | None = None,
+    in_place: bool = False,
 ) -> Volume:
     """`volume` with the empty voxels between swept ones filled, and marked in `filled`; swept voxels stay as they are.
 
@@ -52,33 +57,42 @@ def fill_holes(
       closing plays no part: both ends were seen.
 
     With `region` (three slices (z, y, x)) only voxels in it are filled, as they would be in the whole volume: for a
-    volume that grows. Raises `ConfigError` for an unknown method, a limit that is not positive or exceeds 32 voxels,
-    or a region that is no box of the volume, and `MissingDependencyError` without numba.
+    volume that grows; the work is that of the region and its surroundings alone. `in_place` writes into the arrays of
+    `volume`, which are copied otherwise. Raises `ConfigError` for an unknown method, a limit that is not positive or
+    exceeds 32 voxels, a region that is no box of the volume, or `in_place` with data that is read-only, and
+    `MissingDependencyError` without numba.
     """
     spacing = np.array(volume.spacing_mm)
     limit = 3 * spacing.max() if limit_mm is None else limit_mm
     if method not in get_args(FillMethod):
         raise ConfigError(f"method {method!r}: {', '.join(get_args(FillMethod))} are allowed")
+    if in_place and not volume.data.flags.writeable:
+        raise ConfigError("in_place is asked for, but the volume's data is read-only; fill a copy, or read it anew")
     reach = _reach(limit, spacing)
-    swept = volume.swept
-    target = _box_of(region, swept.shape)
+    target = _box_of(region, volume.data.shape)
     margin = (2 * reach[0] + 1, 2 * reach[1] + 1, 2 * reach[2] + 1)  # of a stick, and of dilation followed by erosion
-    box = _meet(_widened(target, margin, swept.shape), bounding_box(swept, reach))
-    data, inner = np.ascontiguousarray(volume.data[box]), np.ascontiguousarray(swept[box])
-    wanted = np.zeros(swept.shape, np.bool_)
-    wanted[target] = True
+    around = _widened(target, margin, volume.data.shape)
+    swept = np.ones_like(volume.data[around], np.bool_) if volume.weight is None else volume.weight[around] > 0
+    inside = bounding_box(swept, reach)
+    box = _moved(inside, around, 1)
+    data, inner = np.ascontiguousarray(volume.data[box]), np.ascontiguousarray(swept[inside])
+    wanted = np.zeros(inner.shape, np.bool_)
+    wanted[_moved(_meet(target, box), box, -1)] = True
     kernels = _load_kernels()
     if method == "stick":
         level, found = _stick(kernels, data, inner, spacing, limit)
     else:
-        holes = _close(inner, reach) & ~inner & wanted[box]
+        holes = _close(inner, reach) & ~inner & wanted
         fill = {"gaussian": _gaussian, "inverse-distance": _inverse_distance, "nearest": _nearest}[method]
         level, found = fill(kernels, data, inner, holes, reach, spacing, limit)
-    found &= wanted[box]
-    full, filled = volume.data.copy(), np.zeros(swept.shape, np.bool_)
-    full[box][found] = level[found]
-    filled[box] = found
-    return replace(volume, data=full, filled=filled if volume.filled is None else filled | volume.filled)
+    found &= wanted
+    full = volume.data if in_place else volume.data.copy()
+    filled = np.zeros(full.shape, np.bool_) if volume.filled is None else volume.filled
+    if volume.filled is not None and not in_place:
+        filled = filled.copy()
+    np.copyto(full[box], level, where=found)
+    filled[box] |= found
+    return replace(volume, data=full, filled=filled)
 
 
 def _load_kernels() -> ModuleType:
@@ -114,6 +128,12 @@ def _widened(box: Box, margin: Reach, shape: tuple[int, ...]) -> Box:
     return sides[0], sides[1], sides[2]
 
 
+def _moved(box: Box, origin: Box, sign: int) -> Box:
+    """`box` counted from the start of `origin` as counted in the volume (`sign` 1), or the other way (-1)."""
+    sides = [slice(s.start + sign * o.start, s.stop + sign * o.start) for s, o in zip(box, origin, strict=True)]
+    return sides[0], sides[1], sides[2]
+
+
 def _meet(a: Box, b: Box) -> Box:
     sides = [
         slice(max(p.start, q.start), max(p.start, q.start, min(p.stop, q.stop))) for p, q in zip(a, b, strict=True)
@@ -136,7 +156,7 @@ def _close(mask: Mask, reach: Reach) -> Mask:
 def _widen(mask: Mask, axis: int, radius: int) -> Mask:
     """True where any voxel within `radius` along `axis` is true."""
     line = np.moveaxis(mask, axis, 0)
-    out = line.copy()
+    out = line.copy(order="K")
     for k in range(1, min(radius, len(line) - 1) + 1):
         out[k:] |= line[:-k]
         out[:-k] |= line[k:]

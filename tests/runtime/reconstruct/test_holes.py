@@ -151,6 +151,63 @@ def test_a_region_that_is_no_box_is_refused(holed):
             fill_holes(holed, region=region)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    share=st.floats(0.005, 0.6),
+    limit=st.floats(0.4, 4.0),
+    spacing=st.tuples(*[st.sampled_from([0.5, 0.8, 1.3])] * 3),
+    method=st.sampled_from(METHODS),
+)
+def test_nothing_is_invented_out_of_reach(seed, share, limit, spacing, method):
+    """What is filled lies between swept voxels, within the limit of one, its level between theirs; nothing beyond."""
+    rng = np.random.default_rng(seed)
+    swept = np.zeros((14, 13, 12), bool)
+    swept[3:11, 2:11, 3:10] = rng.random((8, 9, 7)) < share
+    full = fill_holes(volume_of(rng.integers(1, 256, swept.shape), swept, spacing), method, limit_mm=limit)
+    at, seen = np.argwhere(full.filled), np.argwhere(swept)
+    if not len(at):
+        return
+    assert (at >= seen.min(axis=0)).all(), "a slice before the first swept one was invented"
+    assert (at <= seen.max(axis=0)).all(), "a slice after the last swept one was invented"
+    away = np.abs(at[:, None] - seen)
+    if method == "stick":
+        most = int(2 * limit / max(spacing) + 1e-9)
+        assert (away.max(axis=2).min(axis=1) <= most // 2).all()
+    elif method == "gaussian":
+        reach = [int(limit / s + 1e-9) for s in spacing]
+        assert (away <= reach).all(axis=2).any(axis=1).all()
+    else:
+        assert (np.linalg.norm(away * spacing, axis=2).min(axis=1) <= limit + 1e-9).all()
+    level = full.data[full.filled].astype(int)
+    low, high = int(full.data[swept].min()), int(full.data[swept].max())
+    assert level.min() >= low - (method == "stick")
+    assert level.max() <= high
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("region", [None, (slice(5, 11), slice(8, 20), slice(3, None))])
+def test_in_place_gives_the_same_and_copies_nothing(holed, method, region):
+    whole = fill_holes(holed, method, limit_mm=3.0, region=region)
+    own = volume_of(holed.data.copy(), holed.swept, holed.spacing_mm)
+    found = fill_holes(own, method, limit_mm=3.0, region=region, in_place=True)
+    assert found.data is own.data
+    np.testing.assert_array_equal(found.data, whole.data)
+    np.testing.assert_array_equal(found.filled, whole.filled)
+    again = fill_holes(found, method, limit_mm=3.0, in_place=True)
+    assert again.filled is found.filled
+    np.testing.assert_array_equal(again.filled, fill_holes(whole, method, limit_mm=3.0).filled)
+    held = fill_holes(whole, method, limit_mm=3.0)
+    assert held.filled is not whole.filled
+
+
+def test_in_place_of_what_cannot_be_written_is_refused(holed):
+    holed.data.setflags(write=False)
+    assert fill_holes(holed).filled.any()
+    with pytest.raises(ConfigError, match="read-only"):
+        fill_holes(holed, in_place=True)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_gap_wider_than_the_limit_stays_open(method):
     swept = np.zeros((30, 5, 5), bool)
