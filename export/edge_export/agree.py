@@ -129,7 +129,10 @@ def verify_agreement(
     scores = []
     for name, data in models.items():
         for runner in runners_of(name, runners, targets or {}):
-            found = run_variant(data, name, inputs, input_spec, output_specs, runner=runner)
+            if runner == DEFAULT_RUNNER and data == student:
+                found = wanted  # the very file that the student is, already run
+            else:
+                found = run_variant(data, name, inputs, input_spec, output_specs, runner=runner)
             score = _score(name, runner, data, found, wanted, output_specs)
             failures = tuple(_failures(score, min_agreement[name], min_sqnr_db[name]))
             if failures:
