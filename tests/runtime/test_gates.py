@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,16 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edge_runtime.bundle import OutputSpec
-from edge_runtime.bundle.manifest_reading import EnergyGate, MahalanobisGate
+from edge_runtime.bundle import Bundle, OutputSpec, write_bundle
+from edge_runtime.bundle.manifest_reading import EnergyGate, MahalanobisGate, Rule
 from edge_runtime.errors import ConfigError, InferenceError
 from edge_runtime.frame import Frame
+from edge_runtime.loading import load
 from edge_runtime.postprocess import GateReader, OutputsPostprocessor
 from edge_runtime.postprocess.gates import class_energy, mask_energy
 from edge_runtime.preprocess import Normalize, Preprocessor, PreprocessSpec, Resize
 from edge_runtime.result import GateScore, Result
+from edge_runtime.sources import ArraySource
+from edge_runtime.streaming import Pipeline
 
 pytest.importorskip("cv2")
+V1 = Path(__file__).parents[1] / "data" / "v1.edge"
 SPEC = PreprocessSpec(steps=(Resize(height=8, width=8), Normalize()))
 FITTED: dict[str, Any] = {"false_alarm": 0.05, "n": 40, "over": "held-out frames"}
 CLASSES = OutputSpec(
@@ -99,3 +104,23 @@ def test_what_cannot_be_scored() -> None:
         GateReader(FEATURES)(np.full((1, 2, 4, 4), np.nan, np.float32))
     with pytest.raises(ConfigError, match="has no gate"):
         GateReader(msgspec.structs.replace(FEATURES, gate=None))
+
+
+def test_the_report_of_a_stream_counts_marked_results(tmp_path: Path) -> None:
+    """A gate that every frame lies beyond and a rule that none keeps, written into a bundle: the report says so."""
+    pytest.importorskip("onnxruntime")
+    with Bundle.open(V1) as bundle:
+        manifest = bundle.manifest
+        members = {member.path: bundle.read(member.path) for member in manifest.members}
+    (output,) = manifest.outputs
+    never = Rule(name="twice the frame", label=output.classes[0], quantity="area_share", least=2.0)
+    marked = msgspec.structs.replace(output, gate=EnergyGate(threshold=-1e6, **FITTED), rules=(never,))
+    told = msgspec.structs.replace(manifest, schema_version=3, outputs=(marked,), members=())
+    write_bundle(tmp_path / "marked.edge", told, members)
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
+    branch = load(tmp_path / "marked.edge", variant="fp32", verify=False).branch()
+    with Pipeline({"model": branch}) as pipeline:
+        report = pipeline.run(ArraySource(images))
+    assert report.branches["model"].marked == {f"{output.name} beyond its gate": 3, "rule 'twice the frame'": 3}
+    assert f"branch model: 3 of 3 results are marked: {output.name} beyond its gate" in report.warnings
+    assert report.to_dict()["branches"]["model"]["marked"]["rule 'twice the frame'"] == 3

@@ -40,6 +40,7 @@ def bundle_text(facts: dict[str, Any]) -> str:
     ]
     lines += [
         f"output       {o['name']} {o['kind']} {_shape(o['shape'])}, classes {', '.join(o['classes']) or '-'}"
+        + _reading(o)
         for o in m["outputs"]
     ]
     for v in m["variants"]:
@@ -52,6 +53,19 @@ def bundle_text(facts: dict[str, Any]) -> str:
     lines.append(f"members      {len(sizes)}, {sum(sizes.values()):,} bytes; {len(m['golden'])} golden samples")
     lines += [f"evidence     {entry['title']} ({entry['path']})" for entry in m["evidence"]]
     return "\n".join(lines) + "\n"
+
+
+def _reading(output: dict[str, Any]) -> str:
+    """How an output is read beyond its plain form."""
+    told = [f"{name} {output[name]:g}" for name in ("temperature", "smoothing") if output.get(name, 1.0) != 1.0]
+    told += ["largest region"] if output.get("keep", "all") == "largest" else []
+    told += [f"{what['label']}: {', '.join(what['quantities'])}" for what in output.get("measure", ())]
+    told += [f"rule {rule['name']!r}" for rule in output.get("rules", ())]
+    if gate := output.get("gate"):
+        told.append(
+            f"gate of {gate['score']} at {gate['threshold']:.4g}, {100 * gate['false_alarm']:.2g} % of {gate['over']}"
+        )
+    return "".join(f", {text}" for text in told)
 
 
 def _shape(shape: Sequence[int]) -> str:

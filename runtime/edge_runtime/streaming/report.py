@@ -25,7 +25,7 @@ _ORDER = ("capture", "queue", "turn", "preprocess", "infer", "postprocess", "ref
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchReport:
     """One branch. `latency` is by stage and wait, `total` from arrival to result; `variants` counts new results by
-    variant; `decisions` counts by what and why."""
+    variant, `marked` those beyond a gate or against a plausibility rule; `decisions` counts by what and why."""
 
     ledger: LedgerSnapshot
     latency: dict[str, LatencySummary]
@@ -40,6 +40,7 @@ class BranchReport:
     pool_slots: int
     pool_held: int
     errors: dict[str, str]
+    marked: dict[str, int] = field(default_factory=dict)
 
     @property
     def miss_ratio(self) -> float:
@@ -61,7 +62,8 @@ class StreamReport:
     """Effective configuration and outcome of one stream.
 
     `warnings` lists everything that a reader must not overlook: disabled sinks, failed frames, rungs taken out, budgets
-    that were not applied, events by kind. `events` are the newest 256, `event_counts` counts all by kind.
+    that were not applied, results that are marked, events by kind. `events` are the newest 256, `event_counts` counts
+    all by kind.
     """
 
     configuration: dict[str, Any]
@@ -160,6 +162,7 @@ def _branch(step: BranchStep, live: bool) -> BranchReport:
         pool_slots=step.pool.slots,
         pool_held=step.pool.leased,
         errors=dict(step.errors),
+        marked=dict(step.marked.copy()),
     )
 
 
@@ -181,6 +184,8 @@ def _branch_warnings(branches: Mapping[str, BranchReport]) -> list[str]:
             found.append(f"branch {name}: the budget of {branch.budget_ms:g} ms is not applied to a source that waits")
         if pool := branch.ledger.dropped.get("pool"):
             found.append(f"branch {name}: {pool} frames dropped because all {branch.pool_slots} results were held")
+        results = sum(branch.variants.values())
+        found += [f"branch {name}: {n} of {results} results are marked: {what}" for what, n in branch.marked.items()]
     return found
 
 

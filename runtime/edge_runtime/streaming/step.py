@@ -83,6 +83,7 @@ class BranchStep:
         self.latency: dict[str, LatencyHistogram] = {}
         self.errors: dict[str, str] = {}  # first message of each reason of failure
         self.variants: Counter[str] = Counter()  # new results by variant
+        self.marked: Counter[str] = Counter()  # new results beyond a gate, or against a plausibility rule, by which
         self.newest: Result | None = None
         self.watch: Watch | None = None
         self.failures = 0  # since the last frame that did not fail
@@ -331,6 +332,9 @@ class BranchStep:
             self.failures = 0
             self._restarts.clear()
             self.variants[result.variant] += 1
+            if result.gates or result.findings:
+                self.marked.update(f"{gate.output} beyond its gate" for gate in result.gates if gate.beyond)
+                self.marked.update(f"rule {name!r}" for name in {finding.rule for finding in result.findings})
             self._remember(result)
 
     def _record(self, result: Result, outcome: State | Literal["dropped"], reason: str, missed: bool, w: Watch) -> None:
