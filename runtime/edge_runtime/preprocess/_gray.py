@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.errors import GeometryError
 from edge_runtime.frame import Frame
 from edge_runtime.optional import require
 from edge_runtime.preprocess._order import Layout
@@ -70,5 +71,10 @@ def _keep(layout: Layout, frame: Frame, crop: Box) -> Image | None:
     if layout.outside and area is not None:
         keep[~area.mask(frame.shape)] = 0
     for x0, y0, x1, y1 in layout.boxes.boxes if layout.boxes is not None else ():
+        if x0 >= frame.shape[1] or y0 >= frame.shape[0]:  # what it should hide is somewhere else, in the open
+            raise GeometryError(
+                f"frame {frame.index}: mask_boxes holds {(x0, y0, x1, y1)}, outside of the image of {frame.shape[1]} x "
+                f"{frame.shape[0]}; the boxes are for another size of image"
+            )
         keep[y0:y1, x0:x1] = 0
     return None if keep.all() else np.ascontiguousarray(keep[crop.slices])

@@ -55,7 +55,10 @@ class MaskOutside(_Step, frozen=True, kw_only=True, tag="mask_outside"):
 
 
 class MaskBoxes(_Step, frozen=True, kw_only=True, tag="mask_boxes"):
-    """Pixels inside any of `boxes` become 0: (x0, y0, x1, y1) in source pixels, half open. For text and logos."""
+    """Pixels inside any of `boxes` become 0: (x0, y0, x1, y1) in source pixels, half open. For text and logos.
+
+    A frame that a box lies wholly outside of is a `GeometryError`: the boxes are for another size of image.
+    """
 
     boxes: tuple[tuple[int, int, int, int], ...]
 

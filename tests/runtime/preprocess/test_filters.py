@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, GeometryError
 from edge_runtime.frame import Frame, FrameGeometry, Rectangle, Sector
 from edge_runtime.preprocess import (
     Bilateral,
@@ -349,3 +349,10 @@ def test_images_smaller_than_a_filter_are_filtered(shape: tuple[int, int], step:
             frame(speckle(shape=(80, 80))[: shape[0], : shape[1]].copy())
         )
         assert np.isfinite(tensor.tensor).all()
+
+
+def test_a_box_that_hides_nothing_of_a_smaller_image_is_refused() -> None:
+    run = Preprocessor(PreprocessSpec(steps=(MaskBoxes(boxes=((60, 10, 70, 20),)), SIZE, PIXELS)))
+    run(Frame(image=np.zeros((96, 128), np.uint8), index=0, arrival_ns=0))
+    with pytest.raises(GeometryError, match=r"mask_boxes holds \(60, 10, 70, 20\), outside of the image of 50 x 40"):
+        run(Frame(image=np.zeros((40, 50), np.uint8), index=1, arrival_ns=1))
