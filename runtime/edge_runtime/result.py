@@ -8,7 +8,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.buffers import ImuSamples, InterpolatedPose, PoseRefusal
 from edge_runtime.frame import Frame
+from edge_runtime.geometry import Pose
 
 __all__ = [
     "Area",
@@ -153,9 +155,10 @@ class Result:
     every pixel at network size. `instances` (H, W) int32 numbers the objects of a mask in source pixels, 0 background,
     and `objects` lists them. `measurements` are in mm, `findings` the plausibility rules that this result breaks, and
     `gates` how unlike the frames that the model knows this one is. `image`, `uncertainty_map` and `instances` are
-    read-only and stay valid. Times are host
-    monotonic ns; `stages_ns` are the work of each stage and `waits_ns` the waits; their sum is `done_ns -
-    frame.arrival_ns`.
+    read-only and stay valid. `tracked` is where the image lies, for the frame's own time, or why that is not known
+    (None: the stream has no poses; `pose` is the short way), and `imu` the inertial samples since the result before
+    (None: the stream has none). Times are host monotonic ns; `stages_ns` are the work of each stage and `waits_ns` the
+    waits; their sum is `done_ns - frame.arrival_ns`.
 
     Whoever keeps a result beyond the call it was given in calls `retain()` and later `release()`, or takes a
     `copy()`. `extra` may hold text for the log (a message of an error); it is never recorded.
@@ -179,6 +182,8 @@ class Result:
     measurements: tuple[Measurement, ...] = ()
     findings: tuple[Finding, ...] = ()
     gates: tuple[GateScore, ...] = ()
+    tracked: InterpolatedPose | PoseRefusal | None = None
+    imu: ImuSamples | None = None
     variant: str = ""
     runner: str = ""
     bundle_sha256: str = ""
@@ -189,6 +194,11 @@ class Result:
     waits_ns: dict[str, int] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     lease: Lease | None = field(default=None, repr=False)
+
+    @property
+    def pose(self) -> Pose | None:
+        """`T_world_image` at the frame's time, with covariance; None when there is none (`tracked` says why)."""
+        return self.tracked.pose if isinstance(self.tracked, InterpolatedPose) else None
 
     @property
     def latency_ns(self) -> int:

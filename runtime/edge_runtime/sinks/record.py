@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from edge_runtime.buffers import InterpolatedPose, PoseRefusal
 from edge_runtime.errors import ConfigError, SourceFormatError
 from edge_runtime.result import Result
 from edge_runtime.sinks.base import Sink
@@ -22,6 +23,7 @@ from edge_runtime.sinks.partial_file import PartialFile
 __all__ = ["JsonlSink", "Record", "read_jsonl", "result_fields"]
 
 SCHEMA = "edge-runtime.results/1"
+_IMU = ("times_ns", "gyro_rad_s", "accel_m_s2")
 
 
 class JsonlSink(Sink):
@@ -88,10 +90,29 @@ def result_fields(result: Result) -> dict[str, Any]:
         "findings": msgspec.to_builtins(result.findings),
         "gates": msgspec.to_builtins(result.gates),
         "uncertainty": result.uncertainty,
+        "pose": _tracked_fields(result.tracked),
+        "imu": None if result.imu is None else {k: getattr(result.imu, k).tolist() for k in _IMU},
         "variant": result.variant,
         "runner": result.runner,
         "bundle_sha256": result.bundle_sha256,
         "preprocess_sha256": result.preprocess_sha256,
+    }
+
+
+def _tracked_fields(tracked: InterpolatedPose | PoseRefusal | None) -> dict[str, Any] | None:
+    """The pose as rows of `T_world_image` (mm), or the reason why there is none."""
+    if tracked is None:
+        return None
+    if isinstance(tracked, PoseRefusal):
+        return {"refused": tracked.reason, "gap_ns": tracked.gap_ns}
+    pose = tracked.pose
+    return {
+        "T_world_image": pose.T_world_image.tolist(),
+        "time_ns": pose.time_ns,
+        "covariance": None if tracked.covariance is None else tracked.covariance.tolist(),
+        "origin": pose.origin,
+        "gap_ns": tracked.gap_ns,
+        "held": tracked.held,
     }
 
 

@@ -12,8 +12,6 @@ from edge_runtime.result import Result
 
 __all__ = ["Beside", "imu_of", "pose_of"]
 
-_POSE, _IMU = "pose", "imu"
-
 
 @dataclass(slots=True, kw_only=True)
 class Beside:
@@ -35,16 +33,16 @@ class Beside:
             raise ConfigError(f"max_gap_ms is {self.max_gap_ms}; it must be a number above 0")
 
     def attach(self, result: Result, *, live: bool, since: Frame | None) -> None:
-        """Put the pose and the inertial samples of the frame beside the result (`pose_of`, `imu_of`)."""
+        """Put the pose and the inertial samples of the frame into the result (`tracked`, `imu`)."""
         time_ns = self._time(result.frame, live)
         if self.poses is not None:
             found = PoseRefusal(reason="empty", gap_ns=0)
             pose = found if time_ns is None else self.poses.at(time_ns, round(self.max_gap_ms * 1e6))
-            result.extra[_POSE] = pose
+            result.tracked = pose
         if self.imu is not None and time_ns is not None:
             before_ns = None if since is None else self._time(since, live)
             start_ns = time_ns - round(self.max_gap_ms * 1e6) if before_ns is None else min(before_ns, time_ns)
-            result.extra[_IMU] = self.imu.between(start_ns, time_ns)
+            result.imu = self.imu.between(start_ns, time_ns)
 
     def _time(self, frame: Frame, live: bool) -> int | None:
         by = self.time or ("arrival" if live else "device")
@@ -52,13 +50,11 @@ class Beside:
 
 
 def pose_of(result: Result) -> InterpolatedPose | PoseRefusal | None:
-    """Where the image of `result` lies: `T_world_image` for the frame's time, or why it is not known; None when the
-    stream has no poses."""
-    found = result.extra.get(_POSE)
-    return found if isinstance(found, InterpolatedPose | PoseRefusal) else None
+    """`Result.tracked`: `T_world_image` for the frame's time, or why it is not known; None when the stream has no
+    poses."""
+    return result.tracked
 
 
 def imu_of(result: Result) -> ImuSamples | None:
-    """The inertial samples from the result before to this one; None when the stream has none."""
-    found = result.extra.get(_IMU)
-    return found if isinstance(found, ImuSamples) else None
+    """`Result.imu`: the inertial samples from the result before to this one; None when the stream has none."""
+    return result.imu

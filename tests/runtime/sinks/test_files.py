@@ -125,6 +125,8 @@ def test_a_record_can_be_read_back_and_holds_no_pixels_and_no_extra(tmp_path: Pa
         ],
         "gates": [{"output": "mask", "score": 3.5, "threshold": 2.0}],
         "uncertainty": 0.25,
+        "pose": None,
+        "imu": None,
         "variant": "int8",
         "runner": "ort",
         "bundle_sha256": "ab",

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from edge_runtime.buffers import ImuBuffer, ImuSample, InterpolatedPose, PoseBuf
 from edge_runtime.errors import ConfigError
 from edge_runtime.geometry import Pose
 from edge_runtime.runners.fake import FakeRunner
-from edge_runtime.sinks import CollectSink
+from edge_runtime.sinks import CollectSink, JsonlSink, read_jsonl
 from edge_runtime.sources import ArraySource
 from edge_runtime.streaming import (
     Beside,
@@ -124,6 +125,29 @@ def test_inertial_samples_since_the_result_before(make_branch: MakeBranch) -> No
         Beside(max_gap_ms=0)
 
 
+def test_poses_and_inertial_samples_are_fields_that_are_recorded(make_branch: MakeBranch, tmp_path: Path) -> None:
+    imu = ImuBuffer()
+    for k in range(40):
+        imu.append(ImuSample(time_ns=k * 2 * MS, gyro_rad_s=np.full(3, float(k)), accel_m_s2=np.zeros(3)))
+    source = ArraySource(np.zeros((4, 8, 8), np.uint8), fps=50.0)
+    kept, path = CollectSink(), tmp_path / "log.jsonl"
+    beside = Beside(poses=poses(2), imu=imu, max_gap_ms=15.0)
+    quiet({"seg": make_branch(FakeRunner())}, sinks={"kept": kept, "log": JsonlSink(path)}, beside=beside).run(source)
+    first, second = kept.results[:2]
+    assert first.pose is not None
+    assert second.pose is None
+    assert second.tracked == PoseRefusal(reason="gap", gap_ns=40 * MS)
+    assert first.extra == second.extra == {}
+    lines = read_jsonl(path).results
+    assert lines[0]["pose"] == {
+        "T_world_image": first.pose.T_world_image.tolist(), "time_ns": 0, "covariance": None, "origin": "tracker",
+        "gap_ns": 0, "held": False,
+    }  # fmt: skip
+    assert lines[1]["pose"] == {"refused": "gap", "gap_ns": 40 * MS}
+    assert lines[1]["imu"]["times_ns"] == list(range(0, 20 * MS, 2 * MS))
+    assert lines[1]["imu"]["gyro_rad_s"][3] == [3.0, 3.0, 3.0]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel interface is Linux's")
 def test_scheduling_is_asked_for_and_what_came_of_it_is_told(make_branch: MakeBranch, frames: MakeFrames) -> None:
     import os
@@ -149,4 +173,4 @@ def test_scheduling_is_asked_for_and_what_came_of_it_is_told(make_branch: MakeBr
 def test_scheduling_out_of_range_is_refused() -> None:
     for wrong in ({"cpus": ()}, {"cpus": (-1,)}, {"fifo_priority": 0}, {"fifo_priority": 100}):
         with pytest.raises(ConfigError):
-            Scheduling(**wrong)  # type: ignore[arg-type]
+            Scheduling(**wrong)
