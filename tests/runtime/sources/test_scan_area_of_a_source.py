@@ -74,3 +74,15 @@ def test_the_clips_of_hand_held_devices() -> None:
         area = next(iter(source)).geometry.scan_area
     assert isinstance(area, Rectangle)  # the edges as read by eye
     assert np.abs(np.array([area.x0, area.y0, area.x1, area.y1]) - [263, 84, 1018, 875]).max() <= 2
+
+
+def test_the_still_image_of_a_hand_held_device_brings_its_millimetres() -> None:
+    folder = os.environ.get("POCUS_DATA")
+    if not folder:
+        pytest.skip("POCUS_DATA does not name the folder of real data")
+    with with_scan_area(open_source(Path(folder, "devices", "sonivate-anechoic_1-1.nrrd"))) as source:
+        (frame,) = source
+    assert frame.shape == (512, 512)
+    assert frame.geometry.trusted
+    assert frame.geometry.row_mm == pytest.approx(0.0776, abs=1e-4)
+    assert isinstance(frame.geometry.scan_area, Rectangle)

@@ -70,7 +70,7 @@ def _axes(fields: dict[str, str], name: str) -> tuple[list[int], list[str]]:
     flat = [size for size, kind in zip(sizes, kinds, strict=False) if kind == "domain"]
     plain = [kind for kind in kinds if kind != "domain"]
     listed = plain in (["list"], ["vector", "list"], ["list", "vector"])
-    one = plain in ([], ["vector"]) and len(flat) == 2  # PLUS leaves the list axis out of a single frame
+    one = plain in ([], ["vector"])  # PLUS leaves the list axis out of a single frame, and still images have none
     if (
         len(kinds) != len(sizes)
         or 0 in sizes
@@ -84,7 +84,8 @@ def _axes(fields: dict[str, str], name: str) -> tuple[list[int], list[str]]:
         )
     if fields["type"].lower() not in BYTES or fields["encoding"].lower() not in PACKED:
         raise SourceFormatError(
-            f"{name}: type {fields['type'][:20]}, encoding {fields['encoding'][:20]}; uint8, raw and gzip are read"
+            f"{name}: type {fields['type'][:20]}, encoding {fields['encoding'][:20]}; uint8, raw and gzip are read. "
+            "Scale 16 bits, or turn RF into its log-compressed envelope, in 8 bits first"
         )
     return sizes, kinds
 
