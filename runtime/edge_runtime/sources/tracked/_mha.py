@@ -122,7 +122,10 @@ def _check_pixels(fields: dict[str, str], shape: tuple[int, ...], max_bytes: int
     kind = fields.get("ElementType")
     binary = flag(fields.get("BinaryData", "True"), f"{name}: BinaryData")
     if kind not in ("MET_UCHAR", "MET_UCHAR_ARRAY") or not binary:
-        raise SourceFormatError(f"{name}: ElementType {kind}, BinaryData {fields.get('BinaryData')}; MET_UCHAR is read")
+        raise SourceFormatError(
+            f"{name}: ElementType {kind}, BinaryData {fields.get('BinaryData')}; MET_UCHAR is read. Scale 16 bits, or "
+            "turn RF into its log-compressed envelope, in 8 bits first"
+        )
     if math.prod(shape) > max_bytes:
         raise SourceFormatError(
             f"{name}: {math.prod(shape)} bytes of pixels, the limit is {max_bytes}; raise max_bytes"
