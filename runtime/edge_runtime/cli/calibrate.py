@@ -10,6 +10,7 @@ import typer
 from edge_runtime.cli.checks import check_out
 from edge_runtime.cli.guard import Json, emit_json, guarded
 from edge_runtime.errors import ConfigError
+from edge_runtime.optional import require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -191,6 +192,8 @@ def _check_files(out: Path | None, plot: Path | None) -> None:
     check_out(plot, (".png",), "a picture")
     if out is not None and out == plot:
         raise ConfigError(f"{out} is named twice; name a file each for --out and --plot")
+    if plot is not None:
+        require("cv2", "to draw residuals")
 
 
 def _draw(plot: Path | None, residuals: Residuals, title: str) -> None:

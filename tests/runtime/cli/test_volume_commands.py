@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,16 @@ def test_a_calibration_that_cannot_be_made_leaves_no_file(call, stylus, monkeypa
     assert said in done.stderr
     assert done.stderr.startswith("error: ")
     assert sorted(Path().iterdir()) == before
+
+
+def test_without_opencv_a_plot_is_refused_before_anything_is_written(call, stylus, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    out = stylus.parent / "tip.xml"
+    done = call("calibrate", "pivot", stylus, "--out", out, "--plot", stylus.parent / "r.png")
+    assert done.exit_code == 2
+    assert "pip install" in done.stderr
+    assert not out.exists()
+    assert call("calibrate", "pivot", stylus, "--out", out).exit_code == 0
 
 
 @pytest.mark.parametrize(
