@@ -202,7 +202,7 @@ def test_damaged_files_are_refused(call, shot, tmp_path):
         (("--spacing", "0.01", "--max-mib", "64"), "mm fits"),
         (
             ("--origin", "0,0,0", "--shape", "999,999,999", "--max-mib", "64"),
-            "needs 19968 MiB, max_mib is 64; a spacing of (3.43",
+            "needs 19968 MiB, max_mib is 64; a spacing",
         ),
         (("--clip", "200,200,300,300"), "holds no pixel"),
         (("--sector", "1,2,3"), "3 numbers; 6"),
