@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.compiled import compiled
+from edge_runtime.reconstruct._linear_mean import WEIGHT_BITS, linear_mean
 from edge_runtime.reconstruct._nearest_mean import nearest_mean
 from edge_runtime.reconstruct._rows import FAR, I64, ONE, POSITION_BITS, SUM_BITS, U8, clip_run, row_steps, walk_row
 
@@ -31,9 +32,7 @@ __all__ = [
 
 Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
-WEIGHT_BITS = 30  # linear mean: weights in 2^-30
 HIT = 1 << SUM_BITS
-UNIT = float(1 << WEIGHT_BITS)
 VOXEL = 1.0 / ONE
 EIGHTH = 0.125
 
@@ -50,9 +49,20 @@ def count_pixels(runs: I64, address: I64, box: I64) -> int:
 
 @compiled
 def met_bricks(runs: I64, address: I64, low: I64, high: I64, side: int) -> I64:
-    """(M, 3) bricks of `side` voxels, between bricks `low` and `high` (inclusive), that hold a pixel of the frame."""
-    found = np.empty((np.prod(high - low + 1), 3), np.int64)
+    """(M, 5) bricks of `side` voxels, between bricks `low` and `high` (inclusive), that hold a pixel of the frame.
+
+    Each with the first and the end of the runs that meet it. Runs of which both ends lie on the same side of a brick
+    are passed over without the divisions of a clip.
+    """
+    found = np.empty((np.prod(high - low + 1), 5), np.int64)
     box = np.empty((2, 3), np.int64)
+    spans = np.empty((runs.shape[0], 6), np.int64)
+    for r in range(runs.shape[0]):
+        for a in range(3):
+            begin = address[0, a] + runs[r, 0] * address[2, a]
+            p = begin + runs[r, 1] * address[1, a] >> POSITION_BITS
+            q = begin + (runs[r, 2] - 1) * address[1, a] >> POSITION_BITS
+            spans[r, a], spans[r, 3 + a] = min(p, q), max(p, q)
     m = 0
     for bz in range(low[2], high[2] + 1):
         for by in range(low[1], high[1] + 1):
@@ -60,12 +70,24 @@ def met_bricks(runs: I64, address: I64, low: I64, high: I64, side: int) -> I64:
                 box[0, 0], box[0, 1], box[0, 2] = bx * side, by * side, bz * side
                 for a in range(3):
                     box[1, a] = box[0, a] + side
+                met = False
                 for r in range(runs.shape[0]):
+                    if (
+                        spans[r, 0] >= box[1, 0]
+                        or spans[r, 3] < box[0, 0]
+                        or spans[r, 1] >= box[1, 1]
+                        or spans[r, 4] < box[0, 1]
+                        or spans[r, 2] >= box[1, 2]
+                        or spans[r, 5] < box[0, 2]
+                    ):
+                        continue
                     _, x0, x1, _, _, _ = clip_run(runs[r], address, box)
                     if x1 > x0:
-                        found[m, 0], found[m, 1], found[m, 2] = bx, by, bz
-                        m += 1
-                        break
+                        if not met:
+                            met = True
+                            found[m, 0], found[m, 1], found[m, 2], found[m, 3] = bx, by, bz, r
+                        found[m, 4] = r + 1
+                m += met
     return found[:m]
 
 
@@ -108,84 +130,6 @@ def nearest_key(image: Image, runs: I64, address: I64, shape: I64, box: I64, acc
             here = np.uint64(voxels[k])
             key = first + (ends[k] << 8) + np.int64(image[y, np.uint64(x0 + ends[k] - 1)])
             acc[here] = max(acc[here], key)
-    return used
-
-
-@compiled
-def add_corners(
-    acc: I64,
-    place: tuple[int, int, int, int],
-    sign: int,
-    m: tuple[float, ...],
-    f: tuple[float, ...],
-    d: tuple[float, ...],
-) -> None:
-    """Add the trilinear sums of one segment to its eight corners; `place` is (voxel, line, plane, field).
-
-    `m[j]` is the sum of value times i^j over the pixels i of the segment, whose fractions are `f + i * d`. The moments
-    of the fractions are cut to integers, so that the eight sums add up to `m[0]` exactly.
-    """
-    here, line, plane, field = place
-    s0, s1, s2, s3 = m
-    (fx, fy, fz), (dx, dy, dz) = f, d
-    a0, a1, a2 = fx * fy, fx * dy + fy * dx, dx * dy
-    n = np.int64(s0)
-    x, y, z = np.int64(fx * s0 + dx * s1), np.int64(fy * s0 + dy * s1), np.int64(fz * s0 + dz * s1)
-    xy = np.int64(a0 * s0 + a1 * s1 + a2 * s2)
-    xz = np.int64(fx * fz * s0 + (fx * dz + fz * dx) * s1 + dx * dz * s2)
-    yz = np.int64(fy * fz * s0 + (fy * dz + fz * dy) * s1 + dy * dz * s2)
-    xyz = np.int64(a0 * fz * s0 + (a0 * dz + a1 * fz) * s1 + (a1 * dz + a2 * fz) * s2 + a2 * dz * s3)
-    up, back, far = here + line, here + plane, here + line + plane
-    acc[np.uint64(here), field] += sign * (n - x - y - z + xy + xz + yz - xyz)
-    acc[np.uint64(here + 1), field] += sign * (x - xy - xz + xyz)
-    acc[np.uint64(up), field] += sign * (y - xy - yz + xyz)
-    acc[np.uint64(up + 1), field] += sign * (xy - xyz)
-    acc[np.uint64(back), field] += sign * (z - xz - yz + xyz)
-    acc[np.uint64(back + 1), field] += sign * (xz - xyz)
-    acc[np.uint64(far), field] += sign * (yz - xyz)
-    acc[np.uint64(far + 1), field] += sign * xyz
-
-
-@compiled
-def linear_mean(image: Image, runs: I64, address: I64, shape: I64, box: I64, acc: I64, sign: int, area: int) -> int:
-    """Trilinear splat: `acc` (Z*Y*X, 2) int64 holds weight * grey level and weight, in 2^-30; pixels used.
-
-    The pixels of a segment are gathered as moments of their index and written once. Taken from the last pixel to the
-    first, sums of sums are the sums of v * C(i, j), of which the moments are made.
-    """
-    used, steps = 0, row_steps(address, shape)
-    ends, voxels = np.empty(image.shape[1] + 1, np.int64), np.empty(image.shape[1] + 1, np.int64)
-    line, plane = shape[0], shape[0] * shape[1]
-    sx, sy, sz = address[1, 0], address[1, 1], address[1, 2]
-    d = (sx * VOXEL, sy * VOXEL, sz * VOXEL)
-    one = UNIT * area
-    for r in range(runs.shape[0]):
-        y, x0, x1, px, py, pz = clip_run(runs[r], address, box)
-        count = x1 - x0
-        if count == 0:
-            continue
-        used += count
-        x = np.int64(0)
-        for k in range(walk_row(px, py, pz, count, steps, ends, voxels)):
-            fx = ((px + x * sx) & (ONE - 1)) * VOXEL
-            fy = ((py + x * sy) & (ONE - 1)) * VOXEL
-            fz = ((pz + x * sz) & (ONE - 1)) * VOXEL
-            v0 = v1 = v2 = v3 = np.int64(0)
-            i = ends[k] - 1
-            while i >= x:
-                v3 += v2
-                v2 += v1
-                v1 += v0
-                v0 += np.int64(image[y, np.uint64(x0 + i)])
-                i -= 1
-            m = (v0 * UNIT, v1 * UNIT, (2 * v2 + v1) * UNIT, (6 * v3 + 6 * v2 + v1) * UNIT)
-            add_corners(acc, (voxels[k], line, plane, 0), sign, m, (fx, fy, fz), d)
-            n = ends[k] - x
-            n1 = n * (n - 1) // 2
-            n2 = n1 * (2 * n - 1) // 3
-            m = (n * one, n1 * one, n2 * one, n1 * n1 * one)
-            add_corners(acc, (voxels[k], line, plane, 1), sign, m, (fx, fy, fz), d)
-            x = ends[k]
     return used
 
 

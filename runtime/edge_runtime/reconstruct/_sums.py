@@ -29,6 +29,7 @@ I64 = npt.NDArray[np.int64]
 MIN_WEIGHT = 1 / 8  # a voxel with less summed trilinear weight is not seen
 FAR_VOXELS = 1 << 20  # fixed-point addresses hold 2^22 voxels; beyond this a frame is outside anyway
 MAX_AREA = 8
+ALL = slice(None)
 
 
 def load_kernels() -> ModuleType:
@@ -47,11 +48,11 @@ class Placed:
     runs: I64
     address: I64
 
-    def moved(self, voxels: Sequence[int]) -> Placed:
-        """The same image as seen from the voxel at (x, y, z) `voxels`."""
+    def moved(self, voxels: Sequence[int], part: slice = ALL) -> Placed:
+        """The same image as seen from the voxel at (x, y, z) `voxels`, `part` of its runs alone."""
         address = self.address.copy()
         address[0] -= np.array(voxels, np.int64) << 40
-        return Placed(self.image, self.runs, address)
+        return Placed(self.image, self.runs[part], address)
 
     def bounds(self) -> tuple[I64, I64]:
         """Voxels (x, y, z) between which the rectangle around its runs lies, both inclusive."""

@@ -25,6 +25,7 @@ __all__ = ["LiveCompounder", "LiveState"]
 
 I64 = npt.NDArray[np.int64]
 Key = tuple[int, int, int]  # (x, y, z) in bricks
+Met = dict[Key, slice]  # bricks that a frame meets, and the part of its runs that does
 
 SIDE = 32  # voxels; 256 KiB of sums for nearest
 MIB = 1 << 20
@@ -135,7 +136,7 @@ class LiveCompounder:
             if not 1 <= order <= LAST_SEQUENCE:
                 raise ConfigError(f"sequence {order}: 1 to {LAST_SEQUENCE} is allowed")
             keys = self._met(placed)
-            self._ensure(keys)
+            self._ensure(list(keys))
             self._sequence = max(self._sequence, order)
             self._frames += 1
             used = self._splat(placed, keys, 1, order)
@@ -165,7 +166,7 @@ class LiveCompounder:
         old, new = self._undoable(image, T_before, geometry), self._place(image, T_after, geometry)
         with self._lock:
             keys = self._met(new)
-            self._ensure(list(dict.fromkeys(keys + self._check_there(old))))
+            self._ensure([*keys, *(key for key in self._check_there(old) if key not in keys)])
             self._take(old)
             self._frames += 1
             used = self._splat(new, keys, 1, 0)
@@ -246,11 +247,11 @@ class LiveCompounder:
             raise ReconstructionError(f"mode {self.mode!r} cannot be undone; rebuild the volume, or use mode 'mean'")
         return self._place(image, T_world_image, geometry)
 
-    def _met(self, placed: Placed) -> list[Key]:
-        """The bricks that hold a pixel of the frame."""
+    def _met(self, placed: Placed) -> Met:
+        """The bricks that hold a pixel of the frame, each with its runs."""
         low, high = (bound // SIDE for bound in placed.bounds())
-        found = self._sums.kernels.met_bricks(placed.runs, placed.address, low, high, SIDE)
-        return [(int(x), int(y), int(z)) for x, y, z in found]
+        found = self._sums.kernels.met_bricks(placed.runs, placed.address, low, high, SIDE).tolist()
+        return {(x, y, z): slice(start, end) for x, y, z, start, end in found}
 
     def _ensure(self, keys: list[Key]) -> None:
         """Open the bricks `keys`; nothing is changed when there is no room for them."""
@@ -278,7 +279,7 @@ class LiveCompounder:
                 acc[_touched(brick, len(acc))] = brick.values
             self._open[key] = acc
 
-    def _check_there(self, placed: Placed) -> list[Key]:
+    def _check_there(self, placed: Placed) -> Met:
         keys = self._met(placed)
         if self._frames == 0 or any(key not in self._open and key not in self._packed for key in keys):
             raise ReconstructionError("the frame is not in the volume; only what was inserted can be removed")
@@ -286,14 +287,14 @@ class LiveCompounder:
 
     def _take(self, placed: Placed) -> int:
         keys = self._check_there(placed)
-        self._ensure(keys)
+        self._ensure(list(keys))
         self._frames -= 1
         return self._splat(placed, keys, -1, 0)
 
-    def _splat(self, placed: Placed, keys: list[Key], sign: int, order: int) -> int:
+    def _splat(self, placed: Placed, keys: Met, sign: int, order: int) -> int:
         used = 0
-        for key in keys:
-            at = placed.moved([SIDE * n for n in key])
+        for key, part in keys.items():
+            at = placed.moved([SIDE * n for n in key], part)
             used += self._sums.splat(at, self._shape, self._box, self._open[key], sign, order)
         self._dirty.update(keys)
         return used
