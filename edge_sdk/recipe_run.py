@@ -12,7 +12,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from edge_export import Origin
+from edge_export import Origin, export_torch
 from edge_runtime.atomic import make_folder, write_bytes
 from edge_runtime.bundle import OutputSpec
 from edge_runtime.errors import ConfigError
@@ -116,7 +116,7 @@ def _validation(
 ) -> tuple[LabelledFrames, LabelledFrames, list[str]]:
     """The frames that stay for training, about `share` of them by whole groups, and the groups of those that stay."""
     held = grouped_folds(groups, max(2, round(1 / share)), seed=0)[0].tolist()
-    stay = [k for k in range(len(groups)) if k not in set(held)]
+    stay = sorted(set(range(len(groups))) - set(held))
     parts = [
         LabelledFrames(
             frames=[train.frames[k] for k in chosen],
@@ -384,17 +384,11 @@ def run(recipe: Recipe, *, base: Path, out_dir: Path, progress: Progress = ignor
     report = outcome.report
     write_bytes(out_dir / "student.pt", (outcome.student_stage.folder / "student.pt").read_bytes())
     write_bytes(out_dir / "curves.png", (outcome.student_stage.folder / "logs" / "curves.png").read_bytes())
-    write_bytes(out_dir / "student.onnx", _onnx(outcome.student, Preprocessor(recipe.preprocess).output_shape))
+    exported = export_torch(outcome.student, Preprocessor(recipe.preprocess).output_shape)
+    write_bytes(out_dir / "student.onnx", exported.SerializeToString())
     write_report(out_dir, report)
     if recipe.export:
         made = product(recipe, outcome, recipe.export, base=base)
         report = {**report, "export": export_student(made, recipe, base=base, out_dir=out_dir, stages=stages)}
         write_report(out_dir, report)
     return report
-
-
-def _onnx(student: UNet, shape: tuple[int, ...]) -> bytes:
-    from edge_export import export_torch
-
-    data: bytes = export_torch(student, shape).SerializeToString()
-    return data
