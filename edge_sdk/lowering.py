@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,8 @@ from edge_export import (
 from edge_export.agree import MIN_AGREEMENT, MIN_SQNR_DB
 from edge_export.verify import MAX_DROP_POINTS
 from edge_runtime.atomic import write_bytes
-from edge_runtime.bundle import Bundle, InputSpec, OutputSpec, private_key_id
-from edge_runtime.errors import ConfigError
+from edge_runtime.bundle import Bundle, InputSpec, OutputSpec, check_outputs, private_key_id
+from edge_runtime.errors import BundleFormatError, ConfigError
 from edge_runtime.preprocess import Preprocessor, PreprocessSpec
 from edge_runtime.preprocess.spec import Stack
 from edge_sdk.frames import frames_of
@@ -98,7 +98,8 @@ class Product:
 def check_export(recipe: Any, base: Path) -> None:
     """Raise `ConfigError` for an export section that must fail: before hours of training, not after.
 
-    Checked are the recipe's name, which becomes the file's, the runners of this machine and the key.
+    Checked are the recipe's name, which becomes the file's, the runners of this machine, the key, and how a mask is
+    read.
     """
     section = recipe.export
     if not isinstance(section, ExportSection):
@@ -107,6 +108,13 @@ def check_export(recipe: Any, base: Path) -> None:
         raise ConfigError(f"name is {recipe.name!r}; it names the file: letters, digits, '.', '_' and '-' are allowed")
     check_runners(section.runners)
     _key(section, base)
+    if section.reading:
+        classes = recipe.classes if len(recipe.classes) == 1 else ("background", *recipe.classes)
+        mask = OutputSpec(name="mask", shape=(1, len(classes), 8, 8), kind="mask_logits", classes=classes)
+        try:
+            check_outputs((section.reading.of(mask),))
+        except BundleFormatError as error:
+            raise ConfigError(f"export: reading: {error}") from error
 
 
 def export_student(product: Product, recipe: Any, *, base: Path, out_dir: Path, stages: Stages) -> dict[str, Any]:
@@ -176,6 +184,8 @@ def calibration_frames(model: onnx.ModelProto, inputs: Float32, wanted: Calibrat
 
 def _make(folder: Path, product: Product, section: ExportSection, recipe: bytes, key: Path | None) -> dict[str, Any]:
     held_out = _tensors(product.held_out)
+    if section.reading:
+        product = replace(product, output=section.reading.of(product.output))
     student, outputs = gated(product, section.gate) if section.gate else (product.student, (product.output,))
     model = export_torch(
         student,

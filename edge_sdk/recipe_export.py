@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from edge_runtime.bundle.manifest import OutputSpec
+from edge_runtime.bundle.manifest_reading import Measure, Rule
 from edge_runtime.errors import ConfigError
 from edge_sdk.settings import Settings, check
 
@@ -19,6 +21,7 @@ __all__ = [
     "ExportSection",
     "GateSection",
     "Gates",
+    "MaskReading",
     "RangeMethod",
     "VariantId",
     "check_gates",
@@ -78,6 +81,21 @@ class GateSection(Settings, frozen=True, kw_only=True):
         check(0 < self.false_alarm < 1, "gate: false_alarm", self.false_alarm, "a share between 0 and 1 is needed")
 
 
+class MaskReading(Settings, frozen=True, kw_only=True):
+    """How a device reads the mask, as `edge_runtime.bundle.OutputSpec` has it: the largest region of each class or all,
+    the weight of the newest frame in the average (1: none), plausibility rules, and measurements in mm.
+    """
+
+    keep: Literal["all", "largest"] = "all"
+    smoothing: float = 1.0
+    rules: tuple[Rule, ...] = ()
+    measure: tuple[Measure, ...] = ()
+
+    def of(self, output: OutputSpec) -> OutputSpec:
+        """`output`, read so."""
+        return msgspec.structs.replace(output, **msgspec.structs.asdict(self))
+
+
 class ExportSection(Settings, frozen=True, kw_only=True):
     """How the student becomes NAME.edge, NAME being the recipe's name.
 
@@ -91,7 +109,7 @@ class ExportSection(Settings, frozen=True, kw_only=True):
     `threshold` is the output's in the manifest. `golden` simulated frames travel in the file for its self-test. `key`
     is an ed25519 private key (PEM; relative to the recipe's paths, "~" is the home folder); without it the file is not
     signed. `rtx` puts the variants through TensorRT-RTX's parser where it is installed. With `gate` the file marks
-    frames that are unlike those of training.
+    frames that are unlike those of training; `reading` is how a device reads a mask.
     """
 
     card: CardSection
@@ -111,6 +129,7 @@ class ExportSection(Settings, frozen=True, kw_only=True):
     golden: int = 2
     rtx: bool = True
     gate: GateSection | msgspec.UnsetType = msgspec.UNSET
+    reading: MaskReading | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -137,14 +156,16 @@ _SCORES = {"segmentation": ("energy", "mahalanobis"), "classification": ("energy
 
 
 def check_gates(section: ExportSection | msgspec.UnsetType, gates: Gates, task: str) -> None:
-    """Raise `ConfigError` when `section` sets other gates than `gates`, the one that a `task` has, or a `gate` whose
-    score the task's student does not give.
+    """Raise `ConfigError` when `section` sets other gates than `gates`, the one that a `task` has, a `gate` whose score
+    the task's student does not give, or a `reading` where there is no mask.
     """
     if not section:
         return
     for name in ("max_drop_points", "min_agreement", "min_sqnr_db"):
         if name != gates and getattr(section, name):
             raise ConfigError(f"export: {name} is given; {task} is held to {gates}, set that one")
+    if section.reading and task != "segmentation":
+        raise ConfigError(f"export: reading is given; it is of masks, and the task is {task}")
     allowed = _SCORES.get(task, ("mahalanobis",))
     if section.gate and section.gate.score not in allowed:
         raise ConfigError(f"export: gate: score is {section.gate.score}; {task} has {' or '.join(allowed)}")

@@ -40,6 +40,11 @@ export:
   precisions: [int8]
   max_drop_points: {int8: 20}
   gate: {score: SCORE, false_alarm: 0.05}
+  reading:
+    keep: largest
+    smoothing: 0.5
+    rules: [{name: no jump, label: disc, quantity: centre_jump, most: 0.1}]
+    measure: [{label: disc, quantities: [diameter], spacing_rel: 0.01}]
   CARD
 """.replace("CARD", CARD)
 
@@ -98,6 +103,9 @@ def test_a_bundle_of_a_recipe_refuses_other_frames_and_accepts_its_own(
     with Bundle.open(file) as bundle:
         bundle.verify_all()
         output = bundle.manifest.outputs[-1]
+        mask = bundle.manifest.outputs[0]
+        assert (mask.keep, mask.smoothing, mask.rules[0].name) == ("largest", 0.5, "no jump")
+        assert mask.measure[0].quantities == ("diameter",)
         gate = output.gate
         assert isinstance(gate, EnergyGate if score == "energy" else MahalanobisGate)
         assert gate.n == N_TRAIN
@@ -145,6 +153,29 @@ def test_wrong_gates_are_refused(gate: str, task: str, message: str) -> None:
     }[task]
     with pytest.raises(ConfigError, match=message):
         parse_recipe(f"{text}export:\n  gate: {gate}\n  {CARD}\n")
+
+
+@pytest.mark.parametrize(
+    ("reading", "message"),
+    [
+        ("{smoothing: 0}", "export: reading: .*smoothing 0.0; above 0"),
+        ("{rules: [{name: a, label: cyst, quantity: parts, most: 1}]}", "is of 'cyst'; the classes .*disc"),
+        ("{measure: [{label: disc, quantities: [], spacing_rel: 0.1}]}", "measures nothing of 'disc'"),
+        ("{measure: [{label: disc, quantities: [weight], spacing_rel: 0.1}]}", "weight"),
+    ],
+)
+def test_a_reading_that_no_device_takes_is_refused_before_training(folder: Path, reading: str, message: str) -> None:
+    head, _, _ = RECIPE.partition("  gate:")
+    (folder / "bad.yaml").write_text(f"{head}  reading: {reading}\n  {CARD}\n")
+    with pytest.raises(ConfigError, match=message):
+        run_recipe(folder / "bad.yaml", folder / "never")
+    assert not (folder / "never").exists()
+
+
+def test_a_reading_belongs_to_masks() -> None:
+    text = "task: classification\nname: a\nclasses: [{name: a}, {name: b}]\ndata: {manifest: m.csv}\n"
+    with pytest.raises(ConfigError, match="reading is given; it is of masks, and the task is classification"):
+        parse_recipe(f"{text}export:\n  reading: {{keep: largest}}\n  {CARD}\n")
 
 
 def test_the_gate_is_part_of_the_effective_recipe() -> None:
