@@ -96,6 +96,10 @@ class Branch:
             raise ConfigError(f"cadence is {self.cadence}; 1 means every frame, n every n-th")
         if self.budget_ms is not None and not self.budget_ms > 0:
             raise ConfigError(f"budget_ms is {self.budget_ms}; it must be above 0, or None for no deadline")
+        if not callable(self.policy):
+            raise ConfigError(
+                f"policy is {self.policy!r}; give the class itself, or a function: each stream gets a policy of its own"
+            )
         inputs = {rung.runner.input for rung in self.rungs}
         if len(inputs) > 1:
             raise ConfigError(f"the rungs of a branch take different inputs: {sorted(map(str, inputs))}")

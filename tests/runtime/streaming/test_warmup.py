@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from edge_runtime.clock import ManualClock
+from edge_runtime.errors import ConfigError
 from edge_runtime.runners.base import Arrays
 from edge_runtime.runners.fake import FakeRunner
-from edge_runtime.streaming import Branch
+from edge_runtime.streaming import Branch, FixedPolicy
 from edge_runtime.streaming.branch import Measured
 from edge_runtime.streaming.warmup import warm_up
 
@@ -47,3 +49,8 @@ def test_warm_up_takes_turns_so_that_a_slower_clock_meets_every_rung(
     called.clear()
     assert warm_up(again, frames(1).read(), runs=5, clock=clock) == ladder
     assert called == ["big", "small"]
+
+
+def test_a_policy_that_is_no_maker_of_policies_is_refused(make_branch: MakeBranch) -> None:
+    with pytest.raises(ConfigError, match="give the class itself, or a function"):
+        make_branch(FakeRunner(), policy=FixedPolicy())
