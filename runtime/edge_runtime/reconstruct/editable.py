@@ -157,6 +157,6 @@ class EditableCompounder:
         for placed in places:
             low, high = (np.clip(bound, 0, self._sides - 1) // SIDE for bound in placed.bounds())
             met = self._sums.kernels.met_bricks(placed.runs, placed.address, low, high, SIDE)
-            found.update((int(x), int(y), int(z)) for x, y, z in met)
+            found.update((x, y, z) for x, y, z in met[:, :3].tolist())
         starts = [np.array(key, np.int64) * SIDE for key in sorted(found)]
         return [(start, np.minimum(start + SIDE, self._sides)) for start in starts]
