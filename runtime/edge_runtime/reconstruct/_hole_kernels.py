@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from edge_runtime.compiled import compiled
 
-__all__ = ["inverse_distance", "nearest", "smooth", "stick"]
+__all__ = ["inverse_distance", "nearest", "normalised", "smooth", "smooth_slices", "stick"]
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -61,6 +61,46 @@ def smooth(array: F32, taps: list[F32]) -> F32:
     smooth_middle(first, taps[1], second)
     smooth_middle(second.reshape(1, z, y * x), taps[0], first.reshape(1, z, y * x))
     return first
+
+
+@compiled
+def smooth_slices(data: U8, swept: Mask, down: F32, across: F32, signal: F32, certainty: F32) -> None:
+    """The swept voxels of `data`, and `swept` itself, convolved within each slice, into float32 (Z, Y, X)."""
+    sz, sy, sx = data.shape
+    plane, half = np.empty((sy, sx), np.float32), np.empty((1, sy, sx), np.float32)
+    for z in range(sz):
+        for y in range(sy):
+            for x in range(sx):
+                plane[y, x] = np.float32(data[z, y, x]) if swept[z, y, x] else np.float32(0)
+        smooth_rows(plane, across, half[0])
+        smooth_middle(half, down, signal[z : z + 1])
+        for y in range(sy):
+            for x in range(sx):
+                plane[y, x] = np.float32(1) if swept[z, y, x] else np.float32(0)
+        smooth_rows(plane, across, half[0])
+        smooth_middle(half, down, certainty[z : z + 1])
+
+
+@compiled
+def normalised(signal: F32, certainty: F32, taps: F32, holes: Mask, level: U8, found: Mask) -> None:
+    """Into `level` the ratio of both, convolved across slices, at the holes where it has support; `found` marks."""
+    sz, sy, sx = signal.shape
+    for z in range(sz):
+        for y in range(sy):
+            for x in range(sx):
+                if not holes[z, y, x]:
+                    continue
+                total, weight = taps[0] * signal[z, y, x], taps[0] * certainty[z, y, x]
+                for k in range(1, len(taps)):
+                    if z >= k:
+                        total += taps[k] * signal[z - k, y, x]
+                        weight += taps[k] * certainty[z - k, y, x]
+                    if z + k < sz:
+                        total += taps[k] * signal[z + k, y, x]
+                        weight += taps[k] * certainty[z + k, y, x]
+                if weight > 0:
+                    level[z, y, x] = np.uint8(np.rint(total / weight))
+                    found[z, y, x] = True
 
 
 @compiled

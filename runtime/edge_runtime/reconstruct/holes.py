@@ -167,16 +167,14 @@ def _gaussian(
     kernels: ModuleType, data: U8, swept: Mask, holes: Mask, reach: Reach, spacing: F64, limit: float
 ) -> Filling:
     """Rounded normalised convolution, and the holes where it has support."""
-    certainty = swept.astype(np.float32)
-    signal = data * certainty
     taps = [
         np.exp(-0.5 * (np.arange(r + 1) * 3 * s / limit) ** 2).astype(np.float32)
         for r, s in zip(reach, spacing, strict=True)
     ]
-    signal, certainty = kernels.smooth(signal, taps), kernels.smooth(certainty, taps)
-    found = holes & (certainty > 0)
-    level = np.zeros_like(data)
-    level[found] = np.rint(signal[found] / certainty[found]).astype(np.uint8)
+    signal, certainty = np.empty(data.shape, np.float32), np.empty(data.shape, np.float32)
+    level, found = np.zeros_like(data), np.zeros_like(holes)
+    kernels.smooth_slices(data, swept, taps[1], taps[2], signal, certainty)
+    kernels.normalised(signal, certainty, taps[0], holes, level, found)
     return level, found
 
 
