@@ -142,7 +142,7 @@ def _listed(path: Path) -> list[Path]:
         raise SourceError(f"{path}: cannot be listed as a folder of images: {error.strerror}") from error
     files = [p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir()]
     if not files:
-        raise SourceError(f"{path}: no image in this folder ({', '.join(SUFFIXES)} are read)")
+        raise SourceError(f"{path}: no image in this folder ({', '.join(SUFFIXES)} are read; open clips one by one)")
     return sorted(files, key=_natural)
 
 
