@@ -196,6 +196,7 @@ def _make(folder: Path, product: Product, section: ExportSection, recipe: bytes,
     )
     parity = torch_parity(student, model, held_out[:4])
     chosen = calibration_frames(model, product.trained_on, section.calibration)
+    asked = msgspec.to_builtins(section.calibration)
     models, report = lower(
         model,
         _tensors(product.trained_on[list(chosen)]),
@@ -221,11 +222,7 @@ def _make(folder: Path, product: Product, section: ExportSection, recipe: bytes,
         evidence={
             "Training": msgspec.json.decode(msgspec.json.encode(product.report)),
             "ONNX against torch, largest difference": parity,
-            "Frames for quantization calibration": {
-                **msgspec.to_builtins(section.calibration),
-                "of": len(product.trained_on),
-                "taken": len(chosen),
-            },
+            "Frames for quantization calibration": {**asked, "of": len(product.trained_on), "taken": len(chosen)},
             **_beyond(models, outputs, held_out, verification),
         },
         origins=_origins(product, section, recipe),
