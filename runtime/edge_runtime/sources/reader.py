@@ -65,10 +65,17 @@ class LatestReader:
 
     def read(self, timeout_ms: float | None = None) -> Frame | None:
         """The first frame that arrives from now on, or None after `timeout_ms` (None: wait for ever)."""
+        called_ns = self._clock.now_ns()
         with self._changed:
             self._unseen += not self._seen
             self._seen = True
-        return self.async_read(timeout_ms)
+        left_ms = timeout_ms
+        while (frame := self.async_read(left_ms)) is not None and frame.arrival_ns < called_ns:
+            with self._changed:  # it arrived before the call, and was being decoded
+                self._unseen += 1
+            if timeout_ms is not None:
+                left_ms = max(0.0, timeout_ms - (self._clock.now_ns() - called_ns) / 1e6)
+        return frame
 
     def async_read(self, timeout_ms: float | None = 200.0) -> Frame | None:
         """The newest frame not yet given, or None when none came within `timeout_ms`."""

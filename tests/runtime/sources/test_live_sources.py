@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -341,3 +342,22 @@ def test_a_rate_that_is_none_is_refused(fps: float) -> None:
 def test_times_beyond_64_bits_are_refused(times: Any) -> None:
     with pytest.raises(ConfigError, match="at most 2"):
         ArraySource(np.zeros((2, 4, 6), np.uint8), times_ns=times)
+
+
+def test_a_frame_that_was_under_way_when_read_was_called_is_passed_over() -> None:
+    clock = ManualClock(1000)
+    source = PushSource(clock=clock)
+    with LatestReader(source, clock=clock) as reader:
+        found: list[Frame | None] = []
+        thread = threading.Thread(target=lambda: found.append(reader.read()))
+        thread.start()
+        while thread.is_alive():  # again and again, as it is not known when the thread begins to wait
+            source.push(IMAGE, arrival_ns=400)
+            time.sleep(0.002)
+            source.push(IMAGE, arrival_ns=1000)
+            time.sleep(0.002)
+        thread.join(10)
+        assert found[0] is not None
+        assert found[0].arrival_ns == 1000
+        source.push(IMAGE, arrival_ns=999)
+        assert reader.async_read(None) is not None  # the newest not yet given, whenever it arrived
