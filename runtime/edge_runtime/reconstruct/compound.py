@@ -128,7 +128,10 @@ class Compounder:
         Only a mean can be undone: `ReconstructionError` for the other modes, or when no frame is in the volume.
         """
         if self.mode != "mean":
-            raise ReconstructionError(f"mode {self.mode!r} cannot be undone; rebuild the volume, or use mode 'mean'")
+            raise ReconstructionError(
+                f"mode {self.mode!r} cannot be undone from its sums; EditableCompounder keeps frames and can, or use "
+                "mode 'mean'"
+            )
         placed = self._place(image, T_world_image, geometry)
         with self._lock:
             if self._frames == 0:

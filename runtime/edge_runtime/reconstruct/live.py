@@ -244,7 +244,10 @@ class LiveCompounder:
         self, image: npt.NDArray[np.uint8], T_world_image: npt.NDArray[np.float64], geometry: FrameGeometry
     ) -> Placed:
         if self.mode != "mean":
-            raise ReconstructionError(f"mode {self.mode!r} cannot be undone; rebuild the volume, or use mode 'mean'")
+            raise ReconstructionError(
+                f"mode {self.mode!r} cannot be undone from its sums; EditableCompounder keeps frames and can, or use "
+                "mode 'mean'"
+            )
         return self._place(image, T_world_image, geometry)
 
     def _met(self, placed: Placed) -> Met:
