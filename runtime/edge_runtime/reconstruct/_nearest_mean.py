@@ -23,7 +23,7 @@ WORD = 8
 
 
 @inlined
-def word_sum(row: Pixels, x: np.uint64, n: int) -> int:
+def word_sum(row: Pixels, x: np.uint64, n: int) -> np.int64:
     """Sum of the first `n` pixels of the word of `row` that begins at x: 1 to 8 bytes, or 1 to 4 of 16 bits below 2^14.
 
     What lies behind them is shifted out. The compiler makes one load of the word.
@@ -58,7 +58,7 @@ def nearest_mean(image: Pixels, runs: I64, address: I64, shape: I64, box: I64, a
         used += count
         for x in range(count):
             row[x] = image[y, U(x0 + x)]
-        x = np.int64(0)
+        x = 0
         for k in range(walk_row(px, py, pz, count, steps, ends, voxels)):
             total = (ends[k] - x) * hit
             while ends[k] - x > step:
