@@ -90,7 +90,7 @@ def temporal(
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Find the offset of the images' clock against the tracker's; `offset_ms` of a reconstruction takes it."""
+    """Find the offset of the images' clock against the tracker's; `reconstruct --offset-ms` takes it."""
     from edge_runtime.calibration import (
         TemporalSettings,
         calibrate_offset,
