@@ -32,7 +32,7 @@ __all__ = [
     "write_calibration",
 ]
 
-MAX_CALIBRATION_BYTES = 1 << 20
+MAX_CALIBRATION_BYTES = 1 << 23
 MAX_POINTS_BYTES = 1 << 26
 RIGID = 1e-3  # files keep six digits
 
@@ -62,7 +62,7 @@ class WirePoints:
 def read_calibration(path: str | Path, name: str = "ImageToProbe") -> F64:
     """The matrix (4, 4) in a file: 16 numbers row by row as text, or the `Transform` of that name in a PLUS XML file.
 
-    Raises `ConfigError` when the file cannot be read, is larger than 1 MiB, or holds no such matrix.
+    Raises `ConfigError` when the file cannot be read, is larger than 8 MiB, or holds no such matrix.
     """
     path = Path(path)
     text = _text(path, MAX_CALIBRATION_BYTES)

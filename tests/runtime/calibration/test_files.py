@@ -113,7 +113,7 @@ def test_a_calibration_is_written_and_read_to_the_bit(tmp_path, rng):
         ('<a><Pattern Type="NWire"><Wire/></Pattern></a>', "has 1 wires"),
         ('<a><Pattern Type="NWire"><Wire/><Wire/><Wire/></Pattern></a>', "EndPointFront and EndPointBack"),
         ('<a><Pattern Type="NWire">' + '<Wire EndPointFront="a"/>' * 3 + "</Pattern></a>", "three numbers for each"),
-        ("<" + " " * (1 << 20), "larger than"),
+        ("<" + " " * (1 << 23), "larger than"),
     ],
 )
 def test_bad_phantoms_are_refused(tmp_path, text, said):
