@@ -18,7 +18,9 @@ import typer
 from benchmarks.figures import Figure
 from benchmarks.streaming.material import BUNDLE
 from edge_runtime.bundle import Bundle
+from edge_runtime.bundle.manifest_reading import EnergyGate
 from edge_runtime.clock import MonotonicClock
+from edge_runtime.errors import ConfigError
 from edge_runtime.frame import Frame
 from edge_runtime.loading import load
 from edge_runtime.result import Result
@@ -30,7 +32,8 @@ __all__ = ["measure_overhead"]
 
 FPS, SECONDS, ROUNDS = 30.0, 4.0, 8
 Image = npt.NDArray[np.uint8]
-_CERTAIN = np.float32(1e-3)  # as the postprocessor: less probable pixels take no part in the entropy
+_CERTAIN = np.float32(1e-3)  # as the postprocessor: less probable pixels take no part in entropy and energy
+_INSIDE = np.log(_CERTAIN / (1 - _CERTAIN))
 _MASK, _SAME = "mask alone", "same outputs"
 
 
@@ -59,13 +62,18 @@ class _Cine(Source):
 class _Loop:
     """What a programmer writes without a runtime: grey, resize, normalise, run, probability, mask in source pixels.
 
-    With `outputs` it gives what a result of the pipeline carries too: the area in pixels and the mean entropy.
+    With `outputs` it gives what a result of the pipeline carries too: the area in pixels, the mean entropy and the
+    energy that the bundle's gate is held to.
     """
 
     def __init__(self) -> None:
         with Bundle.open(BUNDLE) as bundle:
             model, self._output = bundle.model("fp32"), bundle.manifest.outputs[0]
             self._input = bundle.manifest.input
+        gate = self._output.gate
+        if not isinstance(gate, EnergyGate):
+            raise ConfigError(f"{BUNDLE.name} has no energy gate; the loop must give what its pipeline gives")
+        self._gate_temperature = np.float32(gate.temperature)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -85,6 +93,8 @@ class _Loop:
             p = probability[probability > _CERTAIN]
             q = np.clip(1 - p, _CERTAIN**2, 1)
             self.entropy = -np.mean(p * np.log2(p) + q * np.log2(q)) if len(p) else 0.0
+            inside = logits[logits > _INSIDE] / self._gate_temperature
+            self.energy = -self._gate_temperature * np.mean(np.log1p(np.exp(inside))) if len(inside) else 0.0
         return mask
 
 
