@@ -234,7 +234,7 @@ def measure_live(seconds: float = 600.0, *, paced: bool = True, max_mib: int = 1
         goal="< 10 ms over 600 s",
         unit="ms",
         n=count,
-        met=p99 < 10,
+        met=p99 < 10 if paced and seconds >= 600 else None,
         spread=f"median {statistics.median(spent):.2f}, largest {max(spent):.2f}",
         detail={
             "p99_cpu_ms": round(float(np.percentile(busy, 99)), 2),  # without waiting for a processor
@@ -259,7 +259,7 @@ def measure_live(seconds: float = 600.0, *, paced: bool = True, max_mib: int = 1
         goal="stated",
         unit="MiB",
         n=count,
-        met=True,
+        met=None,
         spread=f"{state.bytes / count / 1024:.0f} KiB a frame",
     )
     del target

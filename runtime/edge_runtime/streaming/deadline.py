@@ -8,6 +8,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from edge_runtime.clock import Clock
+from edge_runtime.errors import ConfigError
 from edge_runtime.streaming.estimate import CostEstimate
 from edge_runtime.streaming.policy import Action, Decision, Point, Policy, Situation
 from edge_runtime.streaming.records import DecisionRecord
@@ -92,12 +93,20 @@ class DeadlineController:
             first_rung=self._first_rung(),
             period_ns=self.period_ns,
         )
-        decision = self._held(self.policy.decide(situation), situation)
+        decision = self._held(self._checked(self.policy.decide(situation)), situation)
         self._probing = decision.rung if decision.probing else self._probing
         predicted_ns = situation.rest_ns[decision.rung]
         if decision.holds:
             all_standing[point, rung] = decision, predicted_ns
         self._log(point, decision, frame, slack_ns, predicted_ns)
+        return decision
+
+    def _checked(self, decision: Decision) -> Decision:
+        if not 0 <= decision.rung < len(self._costs):
+            raise ConfigError(
+                f"policy {type(self.policy).__name__} chose rung {decision.rung}; after warm-up the ladder has "
+                f"{len(self._costs)}, counted from 0"
+            )
         return decision
 
     def set_cap(self, cap: Cap | None) -> bool:
