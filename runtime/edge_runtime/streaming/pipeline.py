@@ -17,6 +17,7 @@ from edge_runtime.errors import ConfigError, PipelineError
 from edge_runtime.frame import Frame, FrameGeometry
 from edge_runtime.result import Result
 from edge_runtime.sinks.base import Sink
+from edge_runtime.streaming.arguments import checked_branches, checked_sinks, require_source
 from edge_runtime.streaming.background import Background
 from edge_runtime.streaming.beside import Beside
 from edge_runtime.streaming.branch import Branch
@@ -85,13 +86,8 @@ class Pipeline:
         on_event: Callable[[StreamEvent], None] | None = None,
         observe: Observer | None = None,
     ) -> None:
-        if not branches:
-            raise ConfigError("a pipeline without branches has nothing to do; give it at least one Branch")
-        self.branches = dict(branches)
-        self.sinks = dict(sinks or {})
-        for name, sink in self.sinks.items():
-            if sink.branch is not None and sink.branch not in self.branches:
-                raise ConfigError(f"sink {name!r} asks for branch {sink.branch!r}; there is {sorted(self.branches)}")
+        self.branches = checked_branches(branches)
+        self.sinks = checked_sinks(sinks, self.branches)
         if queue < 1 or warm_up_runs < 0 or join_timeout_s <= 0:
             raise ConfigError(
                 f"queue {queue}, warm_up_runs {warm_up_runs}, join_timeout_s {join_timeout_s}: "
@@ -164,9 +160,10 @@ class Pipeline:
     def run(self, source: FrameSource) -> StreamReport:
         """Stream until the source ends or `stop()` is called; blocks, and can be interrupted.
 
-        Raises what the source raised, `PipelineError` for a thread that would not stop, and whatever bug stopped the
-        stream; `report` is there even then.
+        Raises `ConfigError` for what is no source, what the source raised, `PipelineError` for a thread that would not
+        stop, and whatever bug stopped the stream; `report` is there even then.
         """
+        require_source(source)
         with self._streaming(source) as run:
             run.threads.wait()
         return self.report
@@ -177,6 +174,7 @@ class Pipeline:
         The caller is one more sink: on a live source at most `capacity` results wait for it and the oldest is dropped.
         Leaving the loop early stops the stream. Raises as `run` does.
         """
+        require_source(source)
         lane = Lane("stream", clock=self.clock, live=source.live, capacity=capacity)
         with self._streaming(source, (lane,)):
             try:
@@ -202,6 +200,7 @@ class Pipeline:
             from edge_runtime.sources.push import PushSource  # sources stand on streaming
 
             source = PushSource(clock=self.clock)
+        require_source(source)
         lane = Lane("poll", clock=self.clock, live=source.live, capacity=capacity)
         self._background = Background(self._streaming(source, (lane,)), source, lane)
 
