@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import TracebackType
@@ -27,9 +28,10 @@ def require_limits(threads: int, timeout_s: float | None) -> None:
 class Runner(ABC):
     """A context manager around a loaded model.
 
-    `infer` may be called between `__enter__` and `__exit__`, by any thread, by one at a time; two runners may run at
-    once. The arrays it returns belong to the runner: they are valid until the next `infer`. `with` may be nested and
-    repeated: the outermost one loads and frees the model. Subclasses write `_activate`, `_infer` and `_deactivate`.
+    `infer` may be called between `__enter__` and `__exit__`, by any thread, by one at a time: a second call at the same
+    time is an error. Two runners may run at once. The arrays it returns belong to the runner: they are valid until the
+    next `infer`. `with` may be nested and repeated: the outermost one loads and frees the model. Subclasses write
+    `_activate`, `_infer` and `_deactivate`.
     """
 
     def __init__(self, *, name: str, variant: str, input: InputSpec, outputs: tuple[OutputSpec, ...]) -> None:
@@ -38,6 +40,7 @@ class Runner(ABC):
         self.input = input
         self.outputs = outputs
         self._active = 0  # depth of `with`
+        self._in_use = threading.Lock()
 
     def __enter__(self) -> Runner:
         if self._active == 0:
@@ -75,12 +78,21 @@ class Runner(ABC):
         """Outputs by name for `inputs` by name, shapes and dtypes as in the manifest.
 
         `check=False` skips the check of the inputs in a loop that has done it once. Raises
-        `InputContractError`, `InferenceError`, or `RunnerError` outside the context manager.
+        `InputContractError`, `InferenceError`, or `RunnerError` outside the context manager and during a call of
+        another thread, which goes on.
         """
         self._require_active()
         if check:
             self._check(inputs)
-        return self._infer(inputs)
+        if not self._in_use.acquire(blocking=False):
+            raise RunnerError(
+                f"runner {self.name!r} of variant {self.variant!r} is in a call of another thread; "
+                "give each pipeline a load() of its own"
+            )
+        try:
+            return self._infer(inputs)
+        finally:
+            self._in_use.release()
 
     def _require_active(self) -> None:
         if self._active == 0:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from edge_runtime.bundle import Bundle
-from edge_runtime.errors import ConfigError, InputContractError, RunnerError
+from edge_runtime.errors import ConfigError, InferenceError, InputContractError, RunnerError
 from edge_runtime.runners import RUNNER_TARGETS, FakeRunner, Runner, available_runners, create_runner
 from edge_runtime.runners.onnxruntime import OrtRunner
 
@@ -204,6 +204,48 @@ def test_two_runners_in_two_threads_do_not_disturb_each_other(make: Make) -> Non
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_call_during_a_call_of_another_thread_is_refused_and_leaves_that_call_alone(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    found: list[Float32] = []
+    with make() as runner:
+        name = runner.outputs[0].name
+        wanted = runner.infer({runner.input.name: image(1)})[name].copy()
+        plain = runner._infer
+
+        def slow(inputs: Any) -> dict[str, Float32]:
+            inside.set()
+            assert go_on.wait(30)
+            return plain(inputs)
+
+        def work() -> None:
+            found.append(runner.infer({runner.input.name: image(1)})[name].copy())
+
+        monkeypatch.setattr(runner, "_infer", slow)
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert inside.wait(30)
+        with pytest.raises(RunnerError, match=r"in a call of another thread; give each pipeline a load\(\)"):
+            runner.infer({runner.input.name: image(2)})
+        go_on.set()
+        thread.join()
+        np.testing.assert_array_equal(found[0], wanted)
+        np.testing.assert_array_equal(runner.infer({runner.input.name: image(1)})[name], wanted)
+
+
+def test_a_call_that_failed_leaves_the_runner_free(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(inputs: Any) -> dict[str, Float32]:
+        raise InferenceError("broken")
+
+    with make() as runner:
+        with monkeypatch.context() as patch:
+            patch.setattr(runner, "_infer", broken)
+            with pytest.raises(InferenceError, match="broken"):
+                runner.infer({runner.input.name: image()})
+        runner.infer({runner.input.name: image()})
 
 
 class Lost(FakeRunner):
