@@ -17,4 +17,5 @@ ROWS = [
     row_of("benchmarks.compounding.calibration", "spatial_calibration", "N-wire calibration on real recordings"),
     row_of("benchmarks.compounding.calibration", "temporal_calibration", "injected time offsets on a real recording"),
     row_of("benchmarks.compounding_outputs", "volume_round_trip", "written volumes read back by SimpleITK"),
+    row_of("benchmarks.hole_filling", "hole_filling", "hole filling, CPU against the reference"),
 ]

@@ -38,6 +38,7 @@ def test_every_row_of_the_table_is_there():
         "spatial_calibration",
         "temporal_calibration",
         "volume_round_trip",
+        "hole_filling",
     ]
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from edge_runtime.compiled import compiled
 
-__all__ = ["inverse_distance", "nearest", "normalised", "smooth", "smooth_slices", "stick"]
+__all__ = ["inverse_distance", "nearest", "normalised", "smooth", "smooth_slices", "stick", "widen_box"]
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -17,49 +17,63 @@ Mask = npt.NDArray[np.bool_]
 
 
 @compiled
-def smooth_rows(array: F32, taps: F32, out: F32) -> None:
-    """Symmetric convolution of every row of `array` (N, X) into `out`; `taps` from the centre on; zeros beyond."""
-    side = array.shape[1]
-    for n in range(array.shape[0]):
-        row, here = array[n], out[n]
+def widen(mask: U8, step: int, radius: int, out: U8) -> None:
+    """Into `out`, as `mask` (N, L), 1 where any of the `radius` before and after, `step` apart in the row, is 1."""
+    side, margin = mask.shape[1], radius * step
+    line = np.zeros(side + 2 * margin, np.uint8)
+    for n in range(mask.shape[0]):
+        row, here, middle = mask[n], out[n], line[margin:]
         for x in range(side):
-            here[x] = taps[0] * row[x]
-        for k in range(1, min(len(taps), side)):
-            t = taps[k]
-            for x in range(k, side):
-                here[x] += t * row[x - k]
-            for x in range(side - k):
-                here[x] += t * row[x + k]
+            here[x] = row[x]
+            middle[x] = row[x]
+        for k in range(step, margin + 1, step):
+            before, after = line[margin - k :], line[margin + k :]
+            for x in range(side):
+                here[x] |= before[x] | after[x]
 
 
 @compiled
-def smooth_middle(array: F32, taps: F32, out: F32) -> None:
-    """The same along the middle axis of `array` (N, M, X) into `out`."""
-    side, width = array.shape[1], array.shape[2]
+def widen_box(mask: U8, down: int, along: int, across: int, out: U8) -> None:
+    """Into `out`, as `mask` (Z, Y, X), 1 where any within `down`, `along` and `across` of (z, y, x), in a box, is 1."""
+    sz, sy, sx = mask.shape
+    plane, half = np.empty(sy * sx, np.uint8), np.empty((sy, sx), np.uint8)
+    for z in range(sz):
+        for x in range(sy * sx):
+            plane[x] = 0
+        for k in range(max(0, z - down), min(sz, z + down + 1)):
+            other = mask[k].reshape(sy * sx)
+            for x in range(sy * sx):
+                plane[x] |= other[x]
+        widen(plane.reshape(1, sy * sx), sx, along, half.reshape(1, sy * sx))
+        widen(half, 1, across, out[z])
+
+
+@compiled
+def smooth_lines(array: F32, step: int, taps: F32, out: F32) -> None:
+    """Symmetric convolution of each row of `array` (N, L) into `out`; `taps` from the centre on, `step` apart.
+
+    Zeros beyond the row.
+    """
+    side, margin = array.shape[1], (len(taps) - 1) * step
+    line = np.zeros(side + 2 * margin, np.float32)
     for n in range(array.shape[0]):
-        for m in range(side):
-            here, row = out[n, m], array[n, m]
-            for x in range(width):
-                here[x] = taps[0] * row[x]
-            for k in range(1, len(taps)):
-                t = taps[k]
-                if m >= k:
-                    before = array[n, m - k]
-                    for x in range(width):
-                        here[x] += t * before[x]
-                if m + k < side:
-                    after = array[n, m + k]
-                    for x in range(width):
-                        here[x] += t * after[x]
+        row, here, middle = array[n], out[n], line[margin:]
+        for x in range(side):
+            here[x] = taps[0] * row[x]
+            middle[x] = row[x]
+        for k in range(1, len(taps)):
+            before, after, t = line[margin - k * step :], line[margin + k * step :], taps[k]
+            for x in range(side):
+                here[x] = here[x] + t * before[x] + t * after[x]
 
 
 def smooth(array: F32, taps: list[F32]) -> F32:
     """Separable symmetric convolution of `array` (Z, Y, X) by `taps` of (z, y, x), from the centre on; zeros beyond."""
     z, y, x = array.shape
     first, second = np.empty_like(array), np.empty_like(array)
-    smooth_rows(array.reshape(z * y, x), taps[2], first.reshape(z * y, x))
-    smooth_middle(first, taps[1], second)
-    smooth_middle(second.reshape(1, z, y * x), taps[0], first.reshape(1, z, y * x))
+    smooth_lines(array.reshape(z * y, x), 1, taps[2], first.reshape(z * y, x))
+    smooth_lines(first.reshape(z, y * x), x, taps[1], second.reshape(z, y * x))
+    smooth_lines(second.reshape(1, z * y * x), y * x, taps[0], first.reshape(1, z * y * x))
     return first
 
 
@@ -67,18 +81,18 @@ def smooth(array: F32, taps: list[F32]) -> F32:
 def smooth_slices(data: U8, swept: Mask, down: F32, across: F32, signal: F32, certainty: F32) -> None:
     """The swept voxels of `data`, and `swept` itself, convolved within each slice, into float32 (Z, Y, X)."""
     sz, sy, sx = data.shape
-    plane, half = np.empty((sy, sx), np.float32), np.empty((1, sy, sx), np.float32)
+    plane, half = np.empty((sy, sx), np.float32), np.empty((sy, sx), np.float32)
     for z in range(sz):
         for y in range(sy):
             for x in range(sx):
                 plane[y, x] = np.float32(data[z, y, x]) if swept[z, y, x] else np.float32(0)
-        smooth_rows(plane, across, half[0])
-        smooth_middle(half, down, signal[z : z + 1])
+        smooth_lines(plane, 1, across, half)
+        smooth_lines(half.reshape(1, sy * sx), sx, down, signal[z : z + 1].reshape(1, sy * sx))
         for y in range(sy):
             for x in range(sx):
                 plane[y, x] = np.float32(1) if swept[z, y, x] else np.float32(0)
-        smooth_rows(plane, across, half[0])
-        smooth_middle(half, down, certainty[z : z + 1])
+        smooth_lines(plane, 1, across, half)
+        smooth_lines(half.reshape(1, sy * sx), sx, down, certainty[z : z + 1].reshape(1, sy * sx))
 
 
 @compiled

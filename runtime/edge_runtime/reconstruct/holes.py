@@ -13,7 +13,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.optional import require
 from edge_runtime.reconstruct.volume import Box, Volume, bounding_box
 
-__all__ = ["FillMethod", "fill_holes"]
+__all__ = ["FillMethod", "fill_holes", "reach_of"]
 
 FillMethod = Literal["gaussian", "inverse-distance", "nearest", "stick"]
 MAX_LIMIT = 32  # voxels
@@ -63,7 +63,7 @@ def fill_holes(
     `MissingDependencyError` without numba.
     """
     spacing = np.array(volume.spacing_mm)
-    limit = 3 * spacing.max() if limit_mm is None else limit_mm
+    limit = _limit(spacing, limit_mm)
     if method not in get_args(FillMethod):
         raise ConfigError(f"method {method!r}: {', '.join(get_args(FillMethod))} are allowed")
     if in_place and not volume.data.flags.writeable:
@@ -82,7 +82,7 @@ def fill_holes(
     if method == "stick":
         level, found = _stick(kernels, data, inner, spacing, limit)
     else:
-        holes = _close(inner, reach) & ~inner & wanted
+        holes = _close(kernels, inner, reach) & ~inner & wanted
         fill = {"gaussian": _gaussian, "inverse-distance": _inverse_distance, "nearest": _nearest}[method]
         level, found = fill(kernels, data, inner, holes, reach, spacing, limit)
     found &= wanted
@@ -93,6 +93,16 @@ def fill_holes(
     np.copyto(full[box], level, where=found)
     filled[box] |= found
     return replace(volume, data=full, filled=filled)
+
+
+def reach_of(spacing_mm: tuple[float, float, float], limit_mm: float | None) -> tuple[int, int, int]:
+    """Whole voxels (z, y, x) within the limit of `fill_holes`; `ConfigError` for one that it would refuse."""
+    spacing = np.array(spacing_mm)
+    return _reach(_limit(spacing, limit_mm), spacing)
+
+
+def _limit(spacing: F64, limit_mm: float | None) -> float:
+    return float(3 * spacing.max()) if limit_mm is None else limit_mm
 
 
 def _load_kernels() -> ModuleType:
@@ -141,26 +151,18 @@ def _meet(a: Box, b: Box) -> Box:
     return sides[0], sides[1], sides[2]
 
 
-def _close(mask: Mask, reach: Reach) -> Mask:
+def _close(kernels: ModuleType, mask: Mask, reach: Reach) -> Mask:
     """Closing by a box, with empty space around: dilation, then erosion, axis by axis on a padded copy."""
-    padded = np.pad(mask, [(r, r) for r in reach])
-    for axis, r in enumerate(reach):
-        padded = _widen(padded, axis, r)
-    padded = ~padded
-    for axis, r in enumerate(reach):
-        padded = _widen(padded, axis, r)
-    inner = tuple(slice(r, r + n) for r, n in zip(reach, mask.shape, strict=True))
-    return np.asarray(~padded[inner])
+    padded = _widened_mask(kernels, np.pad(mask, [(r, r) for r in reach]), reach)
+    padded = ~_widened_mask(kernels, ~padded, reach)
+    return padded[reach[0] :, reach[1] :, reach[2] :][tuple(slice(n) for n in mask.shape)]
 
 
-def _widen(mask: Mask, axis: int, radius: int) -> Mask:
-    """True where any voxel within `radius` along `axis` is true."""
-    line = np.moveaxis(mask, axis, 0)
-    out = line.copy(order="K")
-    for k in range(1, min(radius, len(line) - 1) + 1):
-        out[k:] |= line[:-k]
-        out[:-k] |= line[k:]
-    return np.moveaxis(out, 0, axis)
+def _widened_mask(kernels: ModuleType, mask: Mask, reach: Reach) -> Mask:
+    """True where any voxel of `mask` (C order) within `reach` along each axis, in a box, is true."""
+    out = np.empty(mask.shape, np.uint8)
+    kernels.widen_box(mask.view(np.uint8), *reach, out)
+    return out.view(np.bool_)
 
 
 def _gaussian(
@@ -213,8 +215,7 @@ def _stick(kernels: ModuleType, data: U8, swept: Mask, spacing: F64, limit: floa
     lengths = np.sqrt(((steps * (spacing / spacing.min())) ** 2).sum(axis=1))
     level, found = np.zeros_like(data), np.zeros_like(swept)
     most = int(2 * limit / spacing.max() + 1e-9)
-    near = swept  # the nearer end of a stick is within half its length
-    for axis in range(3):
-        near = _widen(near, axis, most // 2)
+    half = most // 2  # the nearer end of a stick is within half its length
+    near = _widened_mask(kernels, swept, (half, half, half))
     kernels.stick(data, swept, near & ~swept, steps, lengths, most, level, found)
     return level, found
