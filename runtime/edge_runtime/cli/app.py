@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from edge_runtime.cli.calibrate import register as register_calibrate
 from edge_runtime.cli.guard import Json, emit_json, guarded, new_app
+from edge_runtime.cli.options import Edge, Provider, Runner, Trust
 from edge_runtime.cli.reconstruct import register as register_reconstruct
+from edge_runtime.cli.run import register as register_run
 from edge_runtime.cli.volume import register as register_volume
 from edge_runtime.cli.warmup import register as register_warmup
 
@@ -17,29 +19,11 @@ __all__ = ["app"]
 
 app = new_app("edge_runtime", "Run `.edge` bundles on ultrasound frames within a latency budget. Not a medical device.")
 
+register_run(app)
 register_reconstruct(app)
 register_warmup(app)
 register_calibrate(app)
 register_volume(app)
-
-Edge = Annotated[Path, typer.Argument(metavar="FILE.edge", help="The bundle.")]
-Runner = Annotated[str | None, typer.Option(help="onnxruntime (without), openvino, tensorrt, or auto: measure all.")]
-Provider = Annotated[str | None, typer.Option(help="ONNX Runtime's execution provider, or OpenVINO's device.")]
-Budget = Annotated[float | None, typer.Option(help="Budget from a frame's arrival; 33.3 without.")]
-Config = Annotated[
-    Path | None, typer.Option(help="YAML with settings; options on the line win. Alone: a whole stream.")
-]
-MetricsPort = Annotated[
-    int | None, typer.Option(min=1, max=65535, help="Prometheus text at http://127.0.0.1:PORT/metrics.")
-]
-MjpegPort = Annotated[int | None, typer.Option(min=1, max=65535, help="Live view at http://127.0.0.1:PORT/.")]
-Ndjson = Annotated[Path | None, typer.Option(metavar="FILE", help="Write each result as a line of JSON.")]
-Played = Annotated[
-    str | None, typer.Argument(metavar="[SOURCE]", help="DICOM, video, image folder, .npy, tracked sweep, camera.")
-]
-SaveFrames = Annotated[Path | None, typer.Option(metavar="FILE", help="Record frames and results, to be played again.")]
-TraceFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a trace, for ui.perfetto.dev.")]
-Trust = Annotated[list[Path] | None, typer.Option(help="Public key (PEM) to trust; may be repeated.", metavar="KEY")]
 
 
 @app.command()
@@ -101,73 +85,6 @@ def verify(
         )
     if not facts["self_tests"]:
         typer.echo("golden samples were not run")
-
-
-@app.command()
-@guarded
-def run(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE.edge]", help="The bundle.")] = None,
-    source: Played = None,
-    budget_ms: Budget = None,
-    fps: Annotated[float | None, typer.Option(help="Play at this rate, not the recording's own.")] = None,
-    loop_s: Annotated[float | None, typer.Option(help="Repeat the recording for so many seconds.")] = None,
-    lossless: Annotated[bool | None, typer.Option(help="Every frame, as fast as it goes, without a budget.")] = None,
-    variant: Annotated[str | None, typer.Option(help="Only this variant, no ladder.")] = None,
-    runner: Runner = None,
-    provider: Provider = None,
-    target: Annotated[str | None, typer.Option(help="The ladder to take; the runner's own without.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of the backend; 1 without.")] = None,
-    trust: Trust = None,
-    require_signature: Annotated[bool | None, typer.Option(help="Refuse what no trusted key has signed.")] = None,
-    verify: Annotated[bool | None, typer.Option(help="Self-test on the golden samples first; on without.")] = None,
-    config: Config = None,
-    record: Annotated[Path | None, typer.Option(metavar="DIR", help="Write results, overlay and report here.")] = None,
-    ndjson: Ndjson = None,
-    mjpeg_port: MjpegPort = None,
-    save_frames: SaveFrames = None,
-    trace: TraceFile = None,
-    metrics_port: MetricsPort = None,
-    max_miss_pct: Annotated[float | None, typer.Option(help="Exit 5 when more frames than this miss.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Stream SOURCE through the bundle, or run the stream in --config, and report times, misses and the ledger."""
-    from edge_runtime.cli.outcome import judge
-    from edge_runtime.cli.settings import effective_settings, settings_text
-    from edge_runtime.cli.stream import read_stream, run_file
-    from edge_runtime.cli.watching import watching
-    from edge_runtime.errors import ConfigError
-    from edge_runtime.session import run_stream
-    from edge_runtime.sources import open_source
-
-    if max_miss_pct is not None and not 0 <= max_miss_pct <= 100:
-        raise ConfigError(f"max-miss-pct is {max_miss_pct}; 0 to 100 is allowed")
-    pace = None if lossless is None else "lossless" if lossless else "live"
-    keys = [str(key) for key in trust] if trust else None
-    line: dict[str, Any] = {
-        "budget_ms": budget_ms, "fps": fps, "loop_s": loop_s, "pace": pace, "variant": variant, "runner": runner,
-        "provider": provider, "target": target, "threads": threads, "trust": keys, "verify": verify,
-        "require_signature": require_signature,
-    }  # fmt: skip
-    shown: dict[str, Any] = {
-        "ndjson": ndjson, "mjpeg_port": mjpeg_port, "save_frames": save_frames, "trace": trace,
-        "metrics_port": metrics_port,
-    }  # fmt: skip
-    overruled = [key for key, value in {**line, "record": record}.items() if value is not None]
-    stream = None if file is not None else read_stream(config, overruled, shown)
-    with watching(**shown) as watch:
-        if stream is not None:
-            report = run_file(stream, watch.hooks)
-        elif file is None or source is None:
-            raise typer.BadParameter(f"{file} needs a SOURCE to run on: a file, a folder of images, or a camera")
-        else:
-            settings = effective_settings(config, line)
-            typer.echo(settings_text(settings), err=True)
-            report = run_stream(file, open_source(source), settings, record=record, **watch.hooks)
-    if as_json:
-        emit_json({**report.to_dict(), "garbage_collection": watch.pauses.to_dict()})
-    else:
-        typer.echo(report.to_text() + watch.pauses_text(), nl=False)
-    judge(report, max_miss_pct)
 
 
 @app.command()

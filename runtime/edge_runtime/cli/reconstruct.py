@@ -79,7 +79,8 @@ def reconstruct(
     as_json: Json = False,
 ) -> None:
     """Compound a tracked sweep into a volume, in mm, LPS; segment it, fuse the labels and measure them."""
-    from edge_runtime.cli.reconstruct_parts import Given, numbers
+    from edge_runtime.cli.checks import numbers
+    from edge_runtime.cli.reconstruct_parts import Given
 
     steps = numbers("spacing", spacing, 1 if "," not in spacing else 3, float)
     assert steps is not None

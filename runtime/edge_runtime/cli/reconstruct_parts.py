@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.calibration import read_calibration
-from edge_runtime.cli.checks import check_out
+from edge_runtime.cli.checks import check_out, numbers
 from edge_runtime.errors import ConfigError, ReconstructionError
 from edge_runtime.frame import FrameGeometry, Rectangle, Sector
 from edge_runtime.reconstruct import (
@@ -44,7 +44,7 @@ from edge_runtime.reconstruct.settings import MIB
 from edge_runtime.sinks import write_png
 from edge_runtime.sources import open_source
 
-__all__ = ["Given", "add_labels", "add_maps", "check", "confidence_of", "numbers", "open_given"]
+__all__ = ["Given", "add_labels", "add_maps", "check", "confidence_of", "open_given"]
 
 Progress = Callable[[int, int], None] | None
 Writes = list[Callable[[], object]]
@@ -79,21 +79,6 @@ class Given:
     uncertainty: Path | None
     slices: Path | None
     turntable: Path | None
-
-
-def numbers(name: str, text: str | None, count: int, kind: Callable[[str], Any]) -> tuple[Any, ...] | None:
-    """`count` numbers out of `1,2,3`; None for None. Raises `ConfigError` for anything else."""
-    if text is None:
-        return None
-    try:
-        values = tuple(kind(word) for word in text.split(","))
-    except ValueError as error:
-        raise ConfigError(f"{name} is {text!r}: {error}; {count} numbers with commas between are needed") from error
-    if len(values) != count:
-        raise ConfigError(f"{name} is {text!r}: {len(values)} numbers; {count} with commas between are needed")
-    if not all(math.isfinite(value) for value in values):
-        raise ConfigError(f"{name} is {text!r}; finite numbers are needed")
-    return values
 
 
 def check(given: Given) -> FillMethod | None:
