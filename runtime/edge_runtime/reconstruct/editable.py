@@ -15,6 +15,7 @@ from edge_runtime.frame import FrameGeometry
 from edge_runtime.geometry import PoseOrigin
 from edge_runtime.reconstruct._sums import CompoundKernel, CompoundMode, Placed, Sums
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid
+from edge_runtime.reconstruct.on_grid import place_on, volume_on
 from edge_runtime.reconstruct.volume import Volume
 
 __all__ = ["EditableCompounder"]
@@ -73,7 +74,7 @@ class EditableCompounder:
         self, image: npt.NDArray[np.uint8], T_world_image: npt.NDArray[np.float64], geometry: FrameGeometry
     ) -> int:
         """Add a frame, as `Compounder.insert`; the key to `remove` or `move` it by."""
-        placed = self._place(image, T_world_image, geometry)
+        placed = place_on(self.grid, self._sums, image, T_world_image, geometry)
         with self._lock:
             key = next(self._keys)
             self._frames[key] = _Kept(image, geometry, placed)
@@ -95,7 +96,9 @@ class EditableCompounder:
         """
         with self._lock:
             old = {key: self._get(key) for key in poses}
-            new = {key: self._place(old[key].image, T, old[key].geometry) for key, T in poses.items()}
+            new = {
+                key: place_on(self.grid, self._sums, old[key].image, T, old[key].geometry) for key, T in poses.items()
+            }
             for key, kept in old.items():
                 self._frames[key] = _Kept(kept.image, kept.geometry, None)
             self._take(list(old.values()))
@@ -107,18 +110,7 @@ class EditableCompounder:
         """The volume as it stands, a copy, as `Compounder.volume`."""
         with self._lock:
             data, weight = self._sums.levels(self._acc)
-        return Volume(
-            data=data.reshape(self.grid.shape),
-            weight=weight.reshape(self.grid.shape),
-            spacing_mm=self.grid.spacing_mm,
-            T_world_volume=self.grid.T_world_volume.copy(),
-            pose_origin=self.pose_origin,
-        )
-
-    def _place(
-        self, image: npt.NDArray[np.uint8], T_world_image: npt.NDArray[np.float64], geometry: FrameGeometry
-    ) -> Placed | None:
-        return self._sums.place(image, T_world_image, geometry, self.grid.T_world_volume, self.grid.spacing_mm)
+        return volume_on(self.grid, data, weight, self.pose_origin)
 
     def _get(self, key: int) -> _Kept:
         if key not in self._frames:

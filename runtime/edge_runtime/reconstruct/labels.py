@@ -15,6 +15,7 @@ from edge_runtime.frame import Frame, FrameGeometry
 from edge_runtime.geometry import PoseOrigin
 from edge_runtime.reconstruct._sums import Sums
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid
+from edge_runtime.reconstruct.on_grid import volume_on
 from edge_runtime.reconstruct.sweep import Sweep
 from edge_runtime.reconstruct.volume import Volume
 
@@ -100,13 +101,7 @@ class LabelCompounder:
         best = votes.argmax(axis=-1)
         most = np.take_along_axis(votes, best[..., None], axis=-1)[..., 0]
         return FusedLabels(
-            volume=Volume(
-                data=best.astype(np.uint8),
-                weight=total.astype(np.float32),
-                spacing_mm=self.grid.spacing_mm,
-                T_world_volume=self.grid.T_world_volume.copy(),
-                pose_origin=self.pose_origin,
-            ),
+            volume=volume_on(self.grid, best.astype(np.uint8), total.astype(np.float32), self.pose_origin),
             confidence=(most / np.maximum(total, 1)).astype(np.float32),
         )
 

@@ -12,6 +12,7 @@ from edge_runtime.frame import FrameGeometry
 from edge_runtime.geometry import PoseOrigin
 from edge_runtime.reconstruct._sums import Sums
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid
+from edge_runtime.reconstruct.on_grid import volume_on
 from edge_runtime.reconstruct.volume import Volume
 
 __all__ = ["WeightedCompounder", "depth_weights"]
@@ -93,13 +94,8 @@ class WeightedCompounder:
         acc = self._sums()
         total = acc[..., 1]
         safe = np.where(total > 0, total, 1)
-        return Volume(
-            data=((acc[..., 2] + (safe >> 1)) // safe * (total > 0)).astype(np.uint8),
-            weight=(total / FULL).astype(np.float32),
-            spacing_mm=self.grid.spacing_mm,
-            T_world_volume=self.grid.T_world_volume.copy(),
-            pose_origin=self.pose_origin,
-        )
+        data = ((acc[..., 2] + (safe >> 1)) // safe * (total > 0)).astype(np.uint8)
+        return volume_on(self.grid, data, (total / FULL).astype(np.float32), self.pose_origin)
 
     def _sums(self) -> npt.NDArray[np.int64]:
         """A copy, (Z, Y, X, 4); `ReconstructionError` when a frame was removed that had not been inserted."""
