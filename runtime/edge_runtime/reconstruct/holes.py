@@ -64,10 +64,7 @@ def fill_holes(
     """
     spacing = np.array(volume.spacing_mm)
     limit = _limit(spacing, limit_mm)
-    if method not in get_args(FillMethod):
-        raise ConfigError(f"method {method!r}: {', '.join(get_args(FillMethod))} are allowed")
-    if in_place and not volume.data.flags.writeable:
-        raise ConfigError("in_place is asked for, but the volume's data is read-only; fill a copy, or read it anew")
+    _check(volume, method, in_place)
     reach = _reach(limit, spacing)
     target = _box_of(region, volume.data.shape)
     margin = (2 * reach[0] + 1, 2 * reach[1] + 1, 2 * reach[2] + 1)  # of a stick, and of dilation followed by erosion
@@ -75,17 +72,9 @@ def fill_holes(
     swept = np.ones_like(volume.data[around], np.bool_) if volume.weight is None else volume.weight[around] > 0
     inside = bounding_box(swept, reach)
     box = _moved(inside, around, 1)
-    data, inner = np.ascontiguousarray(volume.data[box]), np.ascontiguousarray(swept[inside])
-    wanted = np.zeros(inner.shape, np.bool_)
+    wanted = np.zeros([side.stop - side.start for side in box], np.bool_)
     wanted[_moved(_meet(target, box), box, -1)] = True
-    kernels = _load_kernels()
-    if method == "stick":
-        level, found = _stick(kernels, data, inner, spacing, limit)
-    else:
-        holes = _close(kernels, inner, reach) & ~inner & wanted
-        fill = {"gaussian": _gaussian, "inverse-distance": _inverse_distance, "nearest": _nearest}[method]
-        level, found = fill(kernels, data, inner, holes, reach, spacing, limit)
-    found &= wanted
+    level, found = _filling(method, volume.data[box], swept[inside], wanted, reach, spacing, limit)
     full = volume.data if in_place else volume.data.copy()
     filled = np.zeros(full.shape, np.bool_) if volume.filled is None else volume.filled
     if volume.filled is not None and not in_place:
@@ -103,6 +92,29 @@ def reach_of(spacing_mm: tuple[float, float, float], limit_mm: float | None) -> 
 
 def _limit(spacing: F64, limit_mm: float | None) -> float:
     return float(3 * spacing.max()) if limit_mm is None else limit_mm
+
+
+def _check(volume: Volume, method: str, in_place: bool) -> None:
+    if method not in get_args(FillMethod):
+        raise ConfigError(f"method {method!r}: {', '.join(get_args(FillMethod))} are allowed")
+    if in_place and not volume.data.flags.writeable:
+        raise ConfigError("in_place is asked for, but the volume's data is read-only; fill a copy, or read it anew")
+
+
+def _filling(
+    method: FillMethod, data: U8, swept: Mask, wanted: Mask, reach: Reach, spacing: F64, limit: float
+) -> Filling:
+    """Levels by `method` at the holes among the voxels that are `wanted`, and which have one."""
+    kernels = _load_kernels()
+    data, swept = np.ascontiguousarray(data), np.ascontiguousarray(swept)
+    if method == "stick":
+        level, found = _stick(kernels, data, swept, spacing, limit)
+    else:
+        holes = _close(kernels, swept, reach) & ~swept & wanted
+        fill = {"gaussian": _gaussian, "inverse-distance": _inverse_distance, "nearest": _nearest}[method]
+        level, found = fill(kernels, data, swept, holes, reach, spacing, limit)
+    found &= wanted
+    return level, found
 
 
 def _load_kernels() -> ModuleType:
