@@ -19,6 +19,7 @@ from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid, grid_of_sweep
 from edge_runtime.reconstruct.holes import FillMethod, fill_holes
 from edge_runtime.reconstruct.labels import FusedLabels, LabelCompounder, fuse_labels, segment
 from edge_runtime.reconstruct.live import LiveCompounder, LiveState
+from edge_runtime.reconstruct.live_volume import LiveVolume
 from edge_runtime.reconstruct.measure import Quantity, VolumeMeasure, measure_volume
 from edge_runtime.reconstruct.mesh import Mesh, isosurface, mask_surface
 from edge_runtime.reconstruct.mesh_files import MESH_SUFFIXES, write_mesh
@@ -54,6 +55,7 @@ __all__ = [
     "LabelCompounder",
     "LiveCompounder",
     "LiveState",
+    "LiveVolume",
     "Mesh",
     "Parity",
     "Quantity",

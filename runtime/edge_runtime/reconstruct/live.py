@@ -103,7 +103,9 @@ class LiveCompounder:
     def clear(self) -> None:
         """Forget all frames and give the memory back."""
         with self._lock:
+            held = set(self._open) | set(self._packed) | self._dirty
             self._clear()
+            self._dirty = held  # they are empty now
 
     @property
     def state(self) -> LiveState:
@@ -174,10 +176,34 @@ class LiveCompounder:
             return used
 
     def take_dirty(self) -> tuple[tuple[int, int, int], ...]:
-        """Lowest voxel (z, y, x) of each brick of 32 voxels a side that changed since the last call."""
+        """Lowest voxel (z, y, x) of each brick of 32 voxels a side that changed since the last call, after a `clear`
+        too. `LiveVolume` keeps a filled volume up to date with it."""
         with self._lock:
             found, self._dirty = self._dirty, set()
-        return tuple(sorted((z * SIDE, y * SIDE, x * SIDE) for x, y, z in found))
+        return tuple(sorted((z * SIDE, y * SIDE, x * SIDE) for x, y, z in self._with_next(found)))
+
+    def brick(self, lowest: tuple[int, int, int]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """Grey levels and weights, (32, 32, 32) (z, y, x) both, of the brick with this lowest voxel (z, y, x); zeros
+        where nothing was seen. Raises `ConfigError` for a voxel that begins no brick."""
+        if any(n % SIDE for n in lowest):
+            raise ConfigError(f"voxel {lowest} begins no brick; multiples of {SIDE} do")
+        return self._levels((lowest[2] // SIDE, lowest[1] // SIDE, lowest[0] // SIDE))
+
+    @property
+    def lattice(self) -> VolumeGrid:
+        """Spacing and place of voxel (0, 0, 0); the lattice has no end, its shape says nothing."""
+        return self._lattice
+
+    def _with_next(self, keys: set[Key]) -> set[Key]:
+        """`keys` and those whose first planes share in what fell into them."""
+        steps = (0, 1) if self._sums.overlap else (0,)
+        return {(x + i, y + j, z + k) for x, y, z in keys for i, j, k in product(steps, repeat=3)}
+
+    def _levels(self, key: Key) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        with self._lock:
+            acc = self._whole(key)
+        data, weight = self._sums.levels(acc)
+        return data.reshape((SIDE,) * 3), weight.reshape((SIDE,) * 3)
 
     def volume(self, *, max_voxels: int = MAX_VOXELS) -> Volume:
         """The volume as it stands, on the smallest lattice that holds what was seen; frames may go on coming in.
@@ -187,15 +213,11 @@ class LiveCompounder:
         """
         with self._lock:
             own = set(self._open) | set(self._packed)
-        steps = (0, 1) if self._sums.overlap else (0,)
-        keys = {(x + i, y + j, z + k) for x, y, z in own for i, j, k in product(steps, repeat=3)}
         found = {}
-        for key in sorted(keys):
-            with self._lock:
-                acc = self._whole(key)
-            data, weight = self._sums.levels(acc)
+        for key in sorted(self._with_next(own)):
+            data, weight = self._levels(key)
             if weight.any():
-                found[key] = (data.reshape((SIDE,) * 3), weight.reshape((SIDE,) * 3))
+                found[key] = (data, weight)
         if not found:
             raise ReconstructionError("no voxel has been seen yet; insert frames first")
         return self._joined(found, max_voxels)
