@@ -18,6 +18,7 @@ from edge_export._retype import QdqForm
 from edge_export.ranges import Method
 from edge_runtime.bundle import check_outputs
 from edge_runtime.bundle.manifest import OutputKind, OutputSpec
+from edge_runtime.bundle.manifest_reading import Gate, Measure, Rule
 from edge_runtime.errors import BundleFormatError, ConfigError
 from edge_runtime.preprocess.spec import PreprocessSpec
 from edge_runtime.settings_file import read_yaml, to_struct
@@ -90,7 +91,11 @@ class LoweringSection(_Section, frozen=True, kw_only=True):
 
 
 class OutputSection(_Section, frozen=True, kw_only=True):
-    """One output of the model, by its name in the graph; the fields are those of the manifest (`OutputSpec`)."""
+    """One output of the model, by its name in the graph; the fields are those of the manifest (`OutputSpec`).
+
+    `keep`, `smoothing`, `rules` and `measure` say how a device reads it, `gate` which frames are unlike those that it
+    was fitted on, with the figures of that fit.
+    """
 
     name: str
     kind: OutputKind
@@ -101,6 +106,11 @@ class OutputSection(_Section, frozen=True, kw_only=True):
     nms_iou: float = 0.5
     max_boxes: int = 50
     of: str = ""
+    keep: Literal["all", "largest"] = "all"
+    smoothing: float = 1.0
+    rules: tuple[Rule, ...] = ()
+    measure: tuple[Measure, ...] = ()
+    gate: Gate | None = None
 
 
 class VerificationSection(_Section, frozen=True, kw_only=True):

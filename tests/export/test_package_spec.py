@@ -18,6 +18,7 @@ from edge_export.commands import NOT_VERIFIED, lint_file, package_from_spec
 from edge_export.package_spec import GoldenSection, LoweringSection, PackageSpec, VerificationSection, read_spec
 from edge_export.verify import MAX_DROP_POINTS
 from edge_runtime.bundle import Bundle, generate_key, verify_bundle
+from edge_runtime.bundle.manifest_reading import EnergyGate, Measure, Rule
 from edge_runtime.errors import BundleError, ConfigError, EdgeError, LoweringError, SourceError
 from edge_runtime.preprocess import Normalize, PreprocessSpec, Resize, Stack, ToGray
 from edge_runtime.settings_file import parse_yaml, to_struct
@@ -169,6 +170,50 @@ def test_signed_with_a_key(write, tmp_path):
 def test_wrong_spec(write, tmp_path, changes, kind, words):
     with pytest.raises(kind, match=words):
         package_from_spec(write(**changes), tmp_path / "a.edge", None)
+    assert not list(tmp_path.iterdir())
+
+
+MASK = {"name": "mask", "kind": "mask_logits", "classes": ["disc"]}
+RULE = {"name": "size", "label": "disc", "quantity": "area_share", "most": 0.5}
+MEASURE = {"label": "disc", "quantities": ["diameter"], "spacing_rel": 0.01}
+GATE = {"score": "energy", "threshold": -2.5, "false_alarm": 0.02, "n": 200, "over": "held-out discs"}
+
+
+def test_the_reading_of_an_output_travels_into_the_manifest(write, folder, tmp_path):
+    (name,) = (item.name for item in onnx.load(folder / "model.onnx").graph.output)
+    read = {"keep": "largest", "smoothing": 0.5, "rules": [RULE], "measure": [MEASURE], "gate": GATE}
+    path = write(
+        classes=None, outputs=[{**MASK, "name": name, **read}], lowering={"rtx": False, "precisions": ["fp32"]}
+    )
+    package_from_spec(path, tmp_path / "a.edge", None)
+    with Bundle.open(tmp_path / "a.edge") as bundle:
+        output = bundle.manifest.outputs[0]
+        assert bundle.manifest.schema_version == 3
+    assert (output.keep, output.smoothing) == ("largest", 0.5)
+    assert output.rules == (Rule(name="size", label="disc", quantity="area_share", most=0.5),)
+    assert output.measure == (Measure(label="disc", quantities=("diameter",), spacing_rel=0.01),)
+    assert output.gate == EnergyGate(threshold=-2.5, false_alarm=0.02, n=200, over="held-out discs")
+
+
+@pytest.mark.parametrize(
+    ("read", "words"),
+    [
+        ({"smoothing": 0}, "smoothing 0"),
+        ({"keep": "biggest"}, "biggest"),
+        ({"rules": [{**RULE, "label": "cyst"}]}, "'cyst'"),
+        ({"rules": [{**RULE, "most": None}]}, "at least one end"),
+        ({"rules": [{**RULE, "mots": 1}]}, "mots"),
+        ({"measure": [{**MEASURE, "spacing_rel": 2}]}, "spacing_rel 2"),
+        ({"measure": [{"label": "disc", "quantities": ["diameter"]}]}, "spacing_rel"),
+        ({"gate": {**GATE, "score": "entropy"}}, "entropy"),
+        ({"gate": {**GATE, "n": 0}}, "on 0 frames"),
+        ({"kind": "image", "classes": [], "keep": "largest"}, "belong to masks"),
+    ],
+)
+def test_a_reading_that_does_not_fit_is_refused(write, folder, tmp_path, read, words):
+    (name,) = (item.name for item in onnx.load(folder / "model.onnx").graph.output)
+    with pytest.raises(ConfigError, match=words):
+        package_from_spec(write(classes=None, outputs=[{**MASK, "name": name, **read}]), tmp_path / "a.edge", None)
     assert not list(tmp_path.iterdir())
 
 
