@@ -88,7 +88,7 @@ def result_fields(result: Result) -> dict[str, Any]:
         "objects": msgspec.to_builtins(result.objects),
         "measurements": msgspec.to_builtins(result.measurements),
         "findings": msgspec.to_builtins(result.findings),
-        "gates": msgspec.to_builtins(result.gates),
+        "gates": [{**msgspec.to_builtins(gate), "beyond": gate.beyond} for gate in result.gates],
         "uncertainty": result.uncertainty,
         "pose": _tracked_fields(result.tracked),
         "imu": None if result.imu is None else {k: getattr(result.imu, k).tolist() for k in _IMU},

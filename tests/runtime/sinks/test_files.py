@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from edge_runtime.sinks import (
     read_jsonl,
     write_png,
 )
+from edge_runtime.sinks.record import result_fields
 
 
 def result(index: int, shape: tuple[int, int] = (240, 320)) -> Result:
@@ -123,7 +125,7 @@ def test_a_record_can_be_read_back_and_holds_no_pixels_and_no_extra(tmp_path: Pa
                 "reason": "",
             },
         ],
-        "gates": [{"output": "mask", "score": 3.5, "threshold": 2.0}],
+        "gates": [{"output": "mask", "score": 3.5, "threshold": 2.0, "beyond": True}],
         "uncertainty": 0.25,
         "pose": None,
         "imu": None,
@@ -134,6 +136,12 @@ def test_a_record_can_be_read_back_and_holds_no_pixels_and_no_extra(tmp_path: Pa
     }
     assert b"PATIENT" not in (tmp_path / "run.jsonl").read_bytes()
     assert os.listdir(tmp_path) == ["run.jsonl"]
+
+
+@pytest.mark.parametrize(("score", "beyond"), [(1.5, False), (2.0, False), (2.5, True)])
+def test_the_record_says_whether_a_frame_lies_beyond_a_gate(score: float, beyond: bool) -> None:
+    marked = replace(result(0), gates=(GateScore(output="mask", score=score, threshold=2.0),))
+    assert [gate["beyond"] for gate in result_fields(marked)["gates"]] == [beyond]
 
 
 def test_a_record_cut_anywhere_gives_the_results_before_the_cut(tmp_path: Path) -> None:
