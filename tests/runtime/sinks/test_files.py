@@ -65,6 +65,46 @@ def result(index: int, shape: tuple[int, int] = (240, 320)) -> Result:
     )
 
 
+# what is recorded of the outputs of `result`
+OUTPUTS: dict[str, Any] = {
+    "areas": [{"label": "cyst", "pixels": 9, "mm2": None, "withheld": "no calibration"}],
+    "classes": [{"label": "benign", "probability": 0.75}],
+    "detections": [{"label": "cyst", "score": 0.5, "x0": 1.0, "y0": 2.0, "x1": 3.5, "y1": 4.0}],
+    "objects": [
+        {
+            "number": 1,
+            "area": {"label": "cyst", "pixels": 9, "mm2": None, "withheld": "-"},
+            "x0": 1,
+            "y0": 2,
+            "x1": 4,
+            "y1": 5,
+        },
+    ],
+    "measurements": [
+        {
+            "label": "cyst",
+            "quantity": "diameter",
+            "unit": "mm",
+            "value": None,
+            "uncertainty": None,
+            "withheld": "-",
+        },
+    ],
+    "findings": [
+        {
+            "rule": "size",
+            "label": "cyst",
+            "quantity": "area",
+            "value": 900.0,
+            "least": None,
+            "most": 10.0,
+            "reason": "",
+        },
+    ],
+    "gates": [{"output": "mask", "score": 3.5, "threshold": 2.0, "beyond": True}],
+}
+
+
 def fill(sink: Sink, n: int) -> None:
     sink.open()
     for index in range(n):
@@ -91,41 +131,7 @@ def test_a_record_can_be_read_back_and_holds_no_pixels_and_no_extra(tmp_path: Pa
         "done_ns": 2400,
         "stages_ns": {"capture": 100, "infer": 200},
         "waits_ns": {"queue": 100},
-        "areas": [{"label": "cyst", "pixels": 9, "mm2": None, "withheld": "no calibration"}],
-        "classes": [{"label": "benign", "probability": 0.75}],
-        "detections": [{"label": "cyst", "score": 0.5, "x0": 1.0, "y0": 2.0, "x1": 3.5, "y1": 4.0}],
-        "objects": [
-            {
-                "number": 1,
-                "area": {"label": "cyst", "pixels": 9, "mm2": None, "withheld": "-"},
-                "x0": 1,
-                "y0": 2,
-                "x1": 4,
-                "y1": 5,
-            },
-        ],
-        "measurements": [
-            {
-                "label": "cyst",
-                "quantity": "diameter",
-                "unit": "mm",
-                "value": None,
-                "uncertainty": None,
-                "withheld": "-",
-            },
-        ],
-        "findings": [
-            {
-                "rule": "size",
-                "label": "cyst",
-                "quantity": "area",
-                "value": 900.0,
-                "least": None,
-                "most": 10.0,
-                "reason": "",
-            },
-        ],
-        "gates": [{"output": "mask", "score": 3.5, "threshold": 2.0, "beyond": True}],
+        **OUTPUTS,
         "uncertainty": 0.25,
         "pose": None,
         "imu": None,
