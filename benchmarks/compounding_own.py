@@ -200,18 +200,12 @@ def _speed_up(kernel: str, spent: dict[str, list[float]]) -> Figure:
     )
 
 
-def measure_live(seconds: float = 600.0, *, paced: bool = True, max_mib: int = 12288) -> list[Figure]:
-    """The spine sweep again and again, each time shifted by its length, at 30 frames/s into 0.3 mm voxels.
-
-    Without `paced` the frames follow each other at once: the same work, sooner.
-    """
-    sweep = spine()
-    target = LiveCompounder(LIVE_SPACING_MM, max_mib=max_mib)
-    target.insert(sweep.image(0), sweep.T_world_image[0], sweep.geometry_of(0))
-    target.clear()
+def _play(target: LiveCompounder, sweep: Sweep, count: int, paced: bool) -> tuple[list[float], list[float]]:
+    """Wall and processor time of each insertion in ms, the sweep shifted by its length at each turn."""
     way = sweep.T_world_image[-1][:3, 3] - sweep.T_world_image[0][:3, 3]
     shift = way * len(sweep) / (len(sweep) - 1)
-    spent, busy, count = [], [], int(seconds * LIVE_FPS)
+    spent: list[float] = []
+    busy: list[float] = []
     began = time.perf_counter()
     for n in range(count):
         if paced:
@@ -223,6 +217,20 @@ def measure_live(seconds: float = 600.0, *, paced: bool = True, max_mib: int = 1
         target.insert(sweep.image(k), T, sweep.geometry_of(k))
         spent.append((time.perf_counter() - start) * 1e3)
         busy.append((time.thread_time() - before) * 1e3)
+    return spent, busy
+
+
+def measure_live(seconds: float = 600.0, *, paced: bool = True, max_mib: int = 12288) -> list[Figure]:
+    """The spine sweep again and again, each time shifted by its length, at 30 frames/s into 0.3 mm voxels.
+
+    Without `paced` the frames follow each other at once: the same work, sooner.
+    """
+    sweep = spine()
+    target = LiveCompounder(LIVE_SPACING_MM, max_mib=max_mib)
+    target.insert(sweep.image(0), sweep.T_world_image[0], sweep.geometry_of(0))
+    target.clear()
+    spent, busy = _play(target, sweep, int(seconds * LIVE_FPS), paced)
+    count = len(spent)
     state = target.state
     tenth = max(1, count // 10)
     p99 = float(np.percentile(spent, 99))

@@ -21,7 +21,7 @@ from edge_runtime.reconstruct._sums import CompoundKernel, CompoundMode, Placed,
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid
 from edge_runtime.reconstruct.volume import Volume
 
-__all__ = ["LiveCompounder", "LiveState"]
+__all__ = ["SIDE", "LiveCompounder", "LiveState"]
 
 I64 = npt.NDArray[np.int64]
 Key = tuple[int, int, int]  # (x, y, z) in bricks
