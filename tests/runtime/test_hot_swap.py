@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from edge_runtime import rehearsal
+from edge_runtime.bundle import reader
 from edge_runtime.errors import (
     BundleError,
     BundleIntegrityError,
@@ -67,6 +68,21 @@ def test_a_bundle_is_exchanged_and_a_damaged_one_is_not(tmp_path: Path) -> None:
         report = pipeline.drain()
     assert report.event_counts == {"swap_failed": 1, "swapped": 1}
     assert report.branches["seg"].budget_ms == 5000.0
+
+
+def test_models_that_the_rehearsal_inspected_are_not_inspected_in_the_live_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline = Pipeline({"seg": load(V1, variant="fp32").branch()}, warm_up_runs=1, freeze_gc=False)
+
+    def inspect(*_: Any) -> None:
+        raise AssertionError("inspected again")
+
+    monkeypatch.setattr(reader, "inspect_model", inspect)
+    with pipeline:
+        assert swap_bundle(pipeline, "seg", V1, variant="fp16", trial_frames=0).runners[0].variant == "fp16"
+    with pytest.raises(AssertionError, match="inspected again"):
+        load(V1, variant="fp16")
 
 
 class Live:

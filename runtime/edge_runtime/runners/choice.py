@@ -48,8 +48,11 @@ def create_runner(
     provider: str | None = None,
     threads: int = 1,
     timeout_s: float | None = None,
+    inspected: bool = False,
 ) -> Runner:
     """A runner for one variant, not yet activated; the model's bytes are checked while they are read.
+
+    `inspected` as in `Bundle.model`: the same bytes were checked before, and only their hash is.
 
     As `open_runner`; OpenVINO and TensorRT read back what they compute in: a variant's precision that is not obtained
     is an error on activation. Raises as `open_runner` and `Bundle.model`, and `ConfigError` for an unknown variant.
@@ -57,7 +60,7 @@ def create_runner(
     _require_known(runner)
     return open_runner(
         runner,
-        bundle.model(variant_id),
+        bundle.model(variant_id, inspected=inspected),
         variant_id,
         bundle.manifest.input,
         bundle.manifest.outputs,

@@ -107,6 +107,12 @@ def test_changed_in_place_while_open(path: Path) -> None:
             stream.write(b"# Evil")
         with pytest.raises(BundleIntegrityError, match=r"card\.md"):
             bundle.read("card.md")
+        with path.open("r+b") as stream:
+            stream.seek(data.index(CONTENT["variants/a.onnx"]))
+            stream.write(b"\xff")
+        for inspected in (False, True):
+            with pytest.raises(BundleIntegrityError, match=r"variants/a\.onnx"):
+                bundle.model("a", inspected=inspected)
         os.truncate(path, 100)
         with pytest.raises(BundleFormatError, match="became shorter"):
             bundle.read("variants/a.onnx")
