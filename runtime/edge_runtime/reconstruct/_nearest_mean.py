@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edge_runtime.compiled import compiled, inlined
 from edge_runtime.reconstruct._rows import I64, SUM_BITS, clip_run, row_steps, walk_row
 
-__all__ = ["EVEN", "LANES", "TOP", "WORD", "Pixels", "U", "nearest_mean", "word_sum"]
+__all__ = ["EVEN", "LANES", "TOP", "U", "WORD", "Pixels", "nearest_mean", "word_sum"]
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
