@@ -22,7 +22,7 @@ from edge_runtime.reconstruct.volume import Volume
 if TYPE_CHECKING:
     from edge_runtime.loading import LoadedModel
 
-__all__ = ["FusedLabels", "LabelCompounder", "fuse_labels", "segment"]
+__all__ = ["FusedLabels", "LabelCompounder", "fuse_labels", "mask_classes", "segment"]
 
 Labels = npt.NDArray[np.uint8]
 
@@ -137,6 +137,7 @@ def fuse_labels(
     grid: VolumeGrid,
     *,
     classes: int,
+    max_voxels: int = 4 * MAX_VOXELS,
     progress: Callable[[int, int], None] | None = None,
 ) -> FusedLabels:
     """One label volume of `masks`: for each frame of `sweep`, in order, its labels (H, W) uint8, 0 to `classes`.
@@ -148,7 +149,7 @@ def fuse_labels(
     Raises `ConfigError` when there are more or fewer masks than frames or a mask has another size than its frame,
     `ReconstructionError` when no pixel falls inside, and otherwise as `LabelCompounder`.
     """
-    target = LabelCompounder(grid, classes, pose_origin=sweep.pose_origin)
+    target = LabelCompounder(grid, classes, pose_origin=sweep.pose_origin, max_voxels=max_voxels)
     used, done = 0, 0
     for mask in masks:
         if done == len(sweep):
@@ -166,6 +167,16 @@ def fuse_labels(
     return target.fused()
 
 
+def mask_classes(model: LoadedModel) -> tuple[str, ...]:
+    """Names of the labels, from 1 on, of the masks that `model` makes; `ConfigError` when it makes none."""
+    manifest = model.manifest
+    for output in manifest.outputs:
+        if output.kind == "mask_logits":
+            return tuple(output.classes)
+    kinds = ", ".join(output.kind for output in manifest.outputs)
+    raise ConfigError(f"bundle {manifest.name} makes {kinds}; labels are fused from an output of kind mask_logits")
+
+
 def segment(model: LoadedModel, sweep: Sweep) -> Iterator[Labels]:
     """The mask (H, W) uint8 of each frame of `sweep`, by the first rung of `model` (see `edge_runtime.loading.load`).
 
@@ -176,9 +187,7 @@ def segment(model: LoadedModel, sweep: Sweep) -> Iterator[Labels]:
     from edge_runtime.preprocess import Preprocessor
 
     manifest = model.manifest
-    if not any(output.kind == "mask_logits" for output in manifest.outputs):
-        kinds = ", ".join(output.kind for output in manifest.outputs)
-        raise ConfigError(f"bundle {manifest.name} makes {kinds}; labels are fused from an output of kind mask_logits")
+    mask_classes(model)
     prepare, read = Preprocessor(manifest.preprocess), OutputsPostprocessor(manifest.outputs, manifest.preprocess)
     with model.runners[0] as runner:
         for k in range(len(sweep)):

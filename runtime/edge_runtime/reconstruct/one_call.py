@@ -67,14 +67,16 @@ def reconstruct(
     constants: Mapping[str, npt.NDArray[np.float64]] | None = None,
     scan_area: ScanArea | None = None,
     confidence: Maps | None = None,
+    reserved_bytes: int = 0,
     progress: Progress | None = None,
 ) -> Reconstruction:
     """The volume of a recording (`.igs.mha`, `.seq.nrrd`, or one already read), or of a sweep.
 
     `constants`: transforms that the recording does not hold, such as `{"ImageToProbe": matrix}`. `scan_area`: the part
     of each image to use, in pixels of orientation MF, in place of the sweep's own. `confidence`: for each frame of the
-    sweep a map (H, W) uint8, 255 as 1, that weights its pixels. `progress(done, all)` is called as frames are done.
-    Frames and poses from elsewhere: `open_frames` makes a sweep of them.
+    sweep a map (H, W) uint8, 255 as 1, that weights its pixels. `reserved_bytes`: memory of a voxel that the caller
+    will take beside the volume; it counts to `max_mib`. `progress(done, all)` is called as frames are done. Frames and
+    poses from elsewhere: `open_frames` makes a sweep of them.
 
     Raises what `open_sweep` and `Compounder` raise; `ReconstructionError` when no pixel falls inside, and, with the
     number and a spacing that fits, when `max_mib` would be exceeded; `ConfigError` for a confidence map too few or
@@ -88,8 +90,7 @@ def reconstruct(
         settings.require_weighted()
     if confidence is not None and len(confidence) != len(sweep):
         raise ConfigError(f"{len(confidence)} confidence maps for {len(sweep)} frames; give one for each frame")
-    cap = settings.max_mib * MIB // settings.voxel_bytes(weighted=weighted)
-    grid = _grid(sweep, settings, cap, weighted)
+    grid = _grid(sweep, settings, settings.voxel_bytes(weighted=weighted) + reserved_bytes)
     if weighted:
         volume, used = _weighted(sweep, settings, grid, confidence, progress)
     else:
@@ -159,15 +160,16 @@ def _recorded(
     return open_sweep(source, settings, constants=constants)
 
 
-def _grid(sweep: Sweep, settings: ReconstructSettings, cap: int, weighted: bool) -> VolumeGrid:
+def _grid(sweep: Sweep, settings: ReconstructSettings, voxel_bytes: int) -> VolumeGrid:
     """The lattice asked for: the user's numbers untouched, the rest from the sweep."""
+    cap = settings.max_mib * MIB // voxel_bytes
     if settings.shape is None or settings.origin_mm is None:
         return grid_of_sweep(sweep, settings.spacing_mm, max_voxels=cap, origin_mm=settings.origin_mm)
     voxels = math.prod(settings.shape)
     if voxels > cap:
         factor = (voxels / cap) ** (1 / 3) * 1.01
         fits = ", ".join(f"{s * factor:.3g}" for s in settings.spacing_mm)
-        need = math.ceil(voxels * settings.voxel_bytes(weighted=weighted) / MIB)
+        need = math.ceil(voxels * voxel_bytes / MIB)
         raise ReconstructionError(
             f"shape {settings.shape} needs {need} MiB, max_mib is {settings.max_mib}; a spacing of ({fits}) mm with as "
             f"many times fewer voxels a side fits, or raise max_mib to {need}"

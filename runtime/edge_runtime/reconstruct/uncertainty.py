@@ -127,7 +127,9 @@ class UncertaintyCompounder:
             )
 
 
-def pose_uncertainty(sweep: Sweep, covariances: F64, grid: VolumeGrid) -> npt.NDArray[np.float32]:
+def pose_uncertainty(
+    sweep: Sweep, covariances: F64, grid: VolumeGrid, *, max_voxels: int = MAX_VOXELS
+) -> npt.NDArray[np.float32]:
     """(Z, Y, X) float32 mm on `grid`, NaN where nothing was seen: see `UncertaintyCompounder`.
 
     `covariances` (N, 6, 6), one a frame, or (6, 6) for all: as `position_sigma` takes them. Raises as it does, and
@@ -136,7 +138,7 @@ def pose_uncertainty(sweep: Sweep, covariances: F64, grid: VolumeGrid) -> npt.ND
     if covariances.shape not in ((6, 6), (len(sweep), 6, 6)):
         raise ConfigError(f"covariances have shape {covariances.shape}; (6, 6) or ({len(sweep)}, 6, 6) is needed")
     each = np.broadcast_to(covariances, (len(sweep), 6, 6))
-    target = UncertaintyCompounder(grid)
+    target = UncertaintyCompounder(grid, max_voxels=max_voxels)
     for k in range(len(sweep)):
         height, width = sweep.image(k).shape
         target.insert((height, width), sweep.T_world_image[k], sweep.geometry_of(k), each[k])
