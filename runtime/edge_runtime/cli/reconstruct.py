@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,7 @@ import typer
 from edge_runtime.cli.guard import Json, emit_json, guarded
 
 if TYPE_CHECKING:
-    from edge_runtime.cli.reconstruct_parts import Given
+    from edge_runtime.reconstruct import ReconstructSettings
 
 __all__ = ["register"]
 
@@ -61,7 +61,7 @@ def reconstruct(
     repeated: Annotated[str, _option("Records of the same time: keep, drop or error.")] = "keep",
     offset_ms: Annotated[float, _option("The image's clock less the tracker's.")] = 0.0,
     max_gap_ms: Annotated[Number, _option("Longest time between records; any without.")] = None,
-    max_mib: Annotated[int, _option("Memory for sums and volume, MiB.")] = 2048,
+    max_mib: Annotated[int, _option("Memory for sums and all volumes, MiB.")] = 2048,
     threads: Annotated[int, _option("Threads; the volume does not depend on it.")] = 1,
     model: Annotated[File, _option("Segment each frame with this bundle.", "FILE.edge")] = None,
     variant: Annotated[Text, _option("Only this variant of it.")] = None,
@@ -79,52 +79,53 @@ def reconstruct(
     as_json: Json = False,
 ) -> None:
     """Compound a tracked sweep into a volume, in mm, LPS; segment it, fuse the labels and measure them."""
+    _run(dict(locals()))
+
+
+def _settings(line: dict[str, Any]) -> ReconstructSettings:
+    """The settings among the options, from x, y, z to z, y, x."""
     from edge_runtime.cli.checks import numbers
-    from edge_runtime.cli.reconstruct_parts import Given
-
-    steps = numbers("spacing", spacing, 1 if "," not in spacing else 3, float)
-    assert steps is not None
-    start, sides = numbers("origin", origin, 3, float), numbers("shape", shape, 3, int)
-    settings = {
-        "transform": transform, "spacing_mm": (steps * 3 if len(steps) == 1 else steps)[::-1], "origin_mm": start,
-        "shape": None if sides is None else sides[::-1], "mode": mode, "kernel": kernel, "average": average,
-        "depth_halving_mm": depth_halving_mm, "incidence": incidence, "invalid": invalid, "repeated": repeated,
-        "offset_ms": offset_ms, "max_gap_ms": max_gap_ms, "max_mib": max_mib, "threads": threads,
-    }  # fmt: skip
-    given = Given(
-        sweep=sweep, frames=frames, poses=poses, pose_unit=pose_unit, fps=fps, pixel_mm=pixel_mm,
-        calibration=calibration, clip=clip, sector=sector, confidence=confidence, fill=fill, model=model,
-        variant=variant, runner=runner, trust=tuple(trust or ()), pose_sigma=pose_sigma, out=out, labels=out_labels,
-        share=out_confidence, weight=out_weight, variance=out_variance, uncertainty=out_uncertainty, slices=slices,
-        turntable=turntable,
-    )  # fmt: skip
-    _run(given, settings, None if quiet else _progress, as_json)
-
-
-def _run(given: Given, settings: dict[str, Any], progress: Callable[[str], Any] | None, as_json: bool) -> None:
-    from edge_runtime.cli.reconstruct_parts import add_labels, add_maps, check, confidence_of, open_given
-    from edge_runtime.reconstruct import ReconstructSettings, fill_holes
-    from edge_runtime.reconstruct import reconstruct as make
+    from edge_runtime.reconstruct import ReconstructSettings
     from edge_runtime.settings_file import to_struct
 
-    def told(what: str) -> Any:
-        return None if progress is None else progress(what)
+    steps = numbers("spacing", line["spacing"], 1 if "," not in line["spacing"] else 3, float)
+    assert steps is not None
+    sides = numbers("shape", line["shape"], 3, int)
+    values = {key: line[key] for key in ReconstructSettings.__struct_fields__ if key in line} | {
+        "spacing_mm": (steps * 3 if len(steps) == 1 else steps)[::-1],
+        "origin_mm": numbers("origin", line["origin"], 3, float),
+        "shape": None if sides is None else sides[::-1],
+    }
+    return to_struct(values, ReconstructSettings, "options")
 
-    fill = check(given)
-    options = to_struct(settings, ReconstructSettings, "options")
+
+def _run(line: dict[str, Any]) -> None:
+    from edge_runtime.cli import reconstruct_parts as parts
+    from edge_runtime.cli.outputs import write_all
+    from edge_runtime.reconstruct import fill_holes
+    from edge_runtime.reconstruct import reconstruct as make
+
+    def told(what: str) -> Any:
+        return None if line["quiet"] else _progress(what)
+
+    line["trust"] = tuple(line["trust"] or ())
+    options = _settings(line)
+    given = parts.Given(**{field.name: line[field.name] for field in fields(parts.Given)})
+    fill = parts.check(given)
     began = time.perf_counter()
-    recorded = open_given(given, options)
-    maps = confidence_of(given, recorded)
-    made = make(recorded, options, confidence=maps, progress=told("frames"))
+    model = parts.load_model(given)
+    recorded = parts.open_given(given, options)
+    maps, beside = parts.confidence_of(given, recorded), parts.beside_bytes(given, model)
+    made = make(recorded, options, confidence=maps, reserved_bytes=beside, progress=told("frames"))
     if fill is not None:
         made = replace(made, volume=fill_holes(made.volume, fill))
     facts = made.to_dict()
-    written = add_labels(given, options, recorded.sweep, made.volume, facts, told("masks"))
-    written += add_maps(given, options, recorded.sweep, made.volume)
-    for write in written:
-        write()
+    writes = parts.add_maps(given, recorded.sweep, made.volume)
+    if model is not None:
+        writes += parts.add_labels(given, model, recorded.sweep, made.volume, facts, told("masks"))
+    write_all(writes)
     facts |= {"out": str(given.out), "seconds": round(time.perf_counter() - began, 3)}
-    if as_json:
+    if line["as_json"]:
         emit_json(facts)
     else:
         typer.echo(_text(facts), nl=False)

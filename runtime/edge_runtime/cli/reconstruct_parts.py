@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.calibration import read_calibration
 from edge_runtime.cli.checks import check_out, numbers
-from edge_runtime.errors import ConfigError, ReconstructionError
+from edge_runtime.cli.outputs import Write
+from edge_runtime.errors import ConfigError
 from edge_runtime.frame import FrameGeometry, Rectangle, Sector
 from edge_runtime.reconstruct import (
     VOLUME_SUFFIXES,
@@ -40,20 +40,22 @@ from edge_runtime.reconstruct import (
     write_values,
     write_volume,
 )
-from edge_runtime.reconstruct.settings import MIB
+from edge_runtime.reconstruct.labels import mask_classes
 from edge_runtime.sinks import write_png
 from edge_runtime.sources import open_source
 
-__all__ = ["Given", "add_labels", "add_maps", "check", "confidence_of", "open_given"]
+if TYPE_CHECKING:
+    from edge_runtime.loading import LoadedModel
+
+__all__ = ["Given", "add_labels", "add_maps", "beside_bytes", "check", "confidence_of", "load_model", "open_given"]
 
 Progress = Callable[[int, int], None] | None
-Writes = list[Callable[[], object]]
 UNITS = {"m": 1000.0, "mm": 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What the line names, as it stands there; the files to write are `out` and those after it."""
+    """What the line names, as it stands there, by the names of its options."""
 
     sweep: Path | None
     frames: Path | None
@@ -72,11 +74,11 @@ class Given:
     trust: tuple[Path, ...]
     pose_sigma: str | None
     out: Path
-    labels: Path | None
-    share: Path | None
-    weight: Path | None
-    variance: Path | None
-    uncertainty: Path | None
+    out_labels: Path | None
+    out_confidence: Path | None
+    out_weight: Path | None
+    out_variance: Path | None
+    out_uncertainty: Path | None
     slices: Path | None
     turntable: Path | None
 
@@ -95,11 +97,20 @@ def check(given: Given) -> FillMethod | None:
         raise ConfigError(f"pose-unit {given.pose_unit!r}: m or mm is allowed")
     if given.fill is not None and given.fill not in get_args(FillMethod):
         raise ConfigError(f"fill {given.fill!r}: {', '.join(get_args(FillMethod))} are allowed")
-    if (given.model is None) != (given.labels is None and given.share is None):
+    if (given.model is None) != (given.out_labels is None and given.out_confidence is None):
         raise ConfigError("--model goes with --out-labels or --out-confidence: the bundle whose masks are fused")
-    if (given.pose_sigma is None) != (given.uncertainty is None):
+    if (given.pose_sigma is None) != (given.out_uncertainty is None):
         raise ConfigError("--pose-sigma and --out-uncertainty go together: the doubt about poses, and about positions")
-    volumes = [given.out, given.labels, given.share, given.weight, given.variance, given.uncertainty]
+    if given.pose_sigma is not None:
+        pose_sigma(given)
+    volumes = [
+        given.out,
+        given.out_labels,
+        given.out_confidence,
+        given.out_weight,
+        given.out_variance,
+        given.out_uncertainty,
+    ]
     for path in volumes:
         check_out(path, VOLUME_SUFFIXES, "a volume")
     check_out(given.slices, (".png",), "a picture")
@@ -179,32 +190,45 @@ def confidence_of(given: Given, recorded: RecordedSweep) -> npt.NDArray[np.uint8
     return np.asarray(maps[recorded.kept])
 
 
-def add_labels(
-    given: Given, settings: ReconstructSettings, sweep: Sweep, volume: Volume, facts: dict[str, Any], progress: Progress
-) -> Writes:
-    """Segment and fuse where that is asked for; `facts` gets the measures of each label, and what to write returns."""
+def load_model(given: Given) -> LoadedModel | None:
+    """The bundle of the line, ready to segment; `ConfigError` for one that makes no masks."""
     if given.model is None:
-        return []
+        return None
     from edge_runtime.loading import load
 
     model = load(given.model, variant=given.variant, runner=given.runner, trust=given.trust)
-    names = next((o.classes for o in model.manifest.outputs if o.kind == "mask_logits"), ())
-    cap = settings.max_mib * MIB // 4
-    if volume.data.size * (len(names) + 1) > cap:
-        raise ReconstructionError(
-            f"votes for {len(names) + 1} labels in {volume.data.size} voxels need "
-            f"{volume.data.size * (len(names) + 1) * 4 // MIB + 1} MiB, max_mib is {settings.max_mib}; take a coarser "
-            "spacing or raise it"
-        )
-    fused = fuse_labels(sweep, segment(model, sweep), volume.grid, classes=max(1, len(names)), progress=progress)
+    mask_classes(model)
+    return model
+
+
+def beside_bytes(given: Given, model: LoadedModel | None) -> int:
+    """Memory of a voxel for all that is asked for beside the volume: sums, and what is made of them."""
+    taken = 2 * (1 + (model is not None)) if given.fill is not None else 0  # a copy, and the mark of what was filled
+    if model is not None:
+        taken += 4 * (len(mask_classes(model)) + 1) + 9  # votes; label, number of votes, share
+    if given.out_variance is not None:
+        taken += 40
+    if given.out_uncertainty is not None:
+        taken += 20
+    return taken
+
+
+def add_labels(
+    given: Given, model: LoadedModel, sweep: Sweep, volume: Volume, facts: dict[str, Any], progress: Progress
+) -> list[Write]:
+    """Segment and fuse; `facts` gets the measures of each label, and what to write returns."""
+    names = mask_classes(model)
+    cap = volume.data.size * (len(names) + 1)  # whether they fit was decided before
+    masks = segment(model, sweep)
+    fused = fuse_labels(sweep, masks, volume.grid, classes=len(names), max_voxels=cap, progress=progress)
     labels = fused.volume if given.fill is None else fill_holes(fused.volume, "nearest")
     facts["model"] = {"name": model.manifest.name, "version": model.manifest.version, "sha256": model.sha256}
     facts["labels"] = [_measured(labels, k, name) for k, name in enumerate(names, start=1)]
-    writes: Writes = []
-    if given.labels is not None:
-        writes.append(partial(write_volume, given.labels, labels))
-    if given.share is not None:
-        writes.append(partial(write_values, given.share, fused.confidence, volume))
+    writes: list[Write] = []
+    if given.out_labels is not None:
+        writes.append((given.out_labels, lambda path: write_volume(path, labels)))
+    if given.out_confidence is not None:
+        writes.append((given.out_confidence, lambda path: write_values(path, fused.confidence, volume)))
     return writes
 
 
@@ -225,30 +249,38 @@ def _measured(labels: Volume, label: int, name: str) -> dict[str, Any]:
     }
 
 
-def add_maps(given: Given, settings: ReconstructSettings, sweep: Sweep, volume: Volume) -> Writes:
+def add_maps(given: Given, sweep: Sweep, volume: Volume) -> list[Write]:
     """The volume, the maps and pictures that are asked for, computed and ready to write."""
-    writes: Writes = [partial(write_volume, given.out, volume)]
-    if given.weight is not None:
-        writes.append(partial(write_volume, given.weight, volume, field="weight"))
-    if given.variance is not None:
-        room = settings.max_mib * MIB // settings.voxel_bytes(weighted=True)
-        target = WeightedCompounder(volume.grid, max_voxels=room)
+    writes: list[Write] = [(given.out, lambda path: write_volume(path, volume))]
+    if given.out_weight is not None:
+        writes.append((given.out_weight, lambda path: write_volume(path, volume, field="weight")))
+    if given.out_variance is not None:
+        target = WeightedCompounder(volume.grid, max_voxels=volume.data.size)
         for k in range(len(sweep)):
             target.insert(sweep.image(k), sweep.T_world_image[k], sweep.geometry_of(k))
-        writes.append(partial(write_values, given.variance, target.variance(), volume))
-    if given.uncertainty is not None:
-        sigma = numbers("pose-sigma", given.pose_sigma, 2, float)
-        assert sigma is not None
-        if min(sigma) < 0:
-            raise ConfigError(f"pose-sigma is {given.pose_sigma!r}; degrees and mm of at least 0 are needed")
+        variance = target.variance()
+        writes.append((given.out_variance, lambda path: write_values(path, variance, volume)))
+    if given.out_uncertainty is not None:
+        sigma = pose_sigma(given)
         covariance = np.diag([math.radians(sigma[0]) ** 2] * 3 + [sigma[1] ** 2] * 3)
-        found = pose_uncertainty(sweep, covariance, volume.grid)
-        writes.append(partial(write_values, given.uncertainty, found, volume))
+        found = pose_uncertainty(sweep, covariance, volume.grid, max_voxels=volume.data.size)
+        writes.append((given.out_uncertainty, lambda path: write_values(path, found, volume)))
     if given.slices is not None:
-        writes.append(partial(write_png, given.slices, draw_slices(volume)))
+        slices = draw_slices(volume)
+        writes.append((given.slices, lambda path: write_png(path, slices)))
     if given.turntable is not None:
         if given.turntable.suffix.lower() == ".png":
-            writes.append(partial(write_png, given.turntable, draw_turntable(volume)))
+            strip = draw_turntable(volume)
+            writes.append((given.turntable, lambda path: write_png(path, strip)))
         else:
-            writes.append(partial(write_turntable, given.turntable, volume))
+            writes.append((given.turntable, lambda path: write_turntable(path, volume)))
     return writes
+
+
+def pose_sigma(given: Given) -> tuple[float, float]:
+    """The doubt about poses, degrees and mm; `ConfigError` when it is no two numbers of at least 0."""
+    sigma = numbers("pose-sigma", given.pose_sigma, 2, float)
+    assert sigma is not None
+    if min(sigma) < 0:
+        raise ConfigError(f"pose-sigma is {given.pose_sigma!r}; degrees and mm of at least 0 are needed")
+    return sigma[0], sigma[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_runtime.cli.outputs import write_all
+from edge_runtime.errors import ReconstructionError
 from edge_runtime.geometry import rotation_to_quaternion_wxyz, vector_to_rotation
 from edge_runtime.reconstruct import read_nrrd
 from edge_runtime.sources import TrackedSequence
@@ -238,3 +241,57 @@ def test_a_damaged_bundle_leaves_no_volume(call, shot, tmp_path):
     (tmp_path / "v1.edge").write_bytes((tmp_path / "v1.edge").read_bytes()[:-100])
     words = ("--model", tmp_path / "v1.edge", "--out-labels", tmp_path / "l.nrrd")
     assert "v1.edge" in refused(call, tmp_path, sweep, *words)
+
+
+def test_a_wrong_bundle_is_told_before_the_work(call, shot, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    sweep = written(tmp_path / "s.igs.mha", shot[0][:3], shot[1][:3])
+    monkeypatch.setattr("edge_runtime.reconstruct.reconstruct", lambda *_, **__: pytest.fail("frames were compounded"))
+    words = ("--model", tmp_path / "none.edge", "--out-labels", tmp_path / "l.nrrd")
+    assert "none.edge" in refused(call, tmp_path, sweep, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "need"),
+    [
+        ((), 21),
+        (("--fill", "nearest"), 22),
+        (("--out-variance", "var.nrrd"), 59),
+        (("--out-variance", "var.nrrd", "--out-uncertainty", "u.nrrd", "--pose-sigma", "1,1"), 78),
+        (("--model", DATA / "v1.edge", "--trust", DATA / "v1.pub.pem", "--out-labels", "l.nrrd"), 37),
+    ],
+)
+def test_the_memory_of_all_volumes_is_counted_before_the_work(call, shot, tmp_path, monkeypatch, words, need):
+    for package in ("onnxruntime", "cryptography"):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    sweep = written(tmp_path / "s.igs.mha", shot[0][:3], shot[1][:3])
+    lattice = ("--origin", "0,0,0", "--shape", "100,100,100", "--max-mib", "20", *words)
+    said = refused(call, tmp_path, sweep, *lattice)
+    assert f"needs {need} MiB, max_mib is 20; a spacing of (" in said
+    assert f"or raise max_mib to {need}" in said
+
+
+def test_a_full_disk_leaves_every_file_as_it_was(call, shot, tmp_path, monkeypatch):
+    sweep = written(tmp_path / "s.igs.mha", shot[0][:3], shot[1][:3])
+    (tmp_path / "v.nrrd").write_bytes(b"from before")
+    before = sorted(tmp_path.iterdir())
+
+    def full(path, image):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("edge_runtime.cli.reconstruct_parts.write_png", full)
+    out = ("--out", tmp_path / "v.nrrd", "--out-weight", tmp_path / "w.nrrd", "--slices", tmp_path / "s.png")
+    done = call("reconstruct", sweep, *out, "--quiet")
+    assert done.exit_code == 4
+    assert f"{tmp_path / 's.png'} cannot be written: No space left on device; none of the 3 files" in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "v.nrrd").read_bytes() == b"from before"
+
+
+def test_a_name_that_the_system_refuses_is_told_with_the_files_that_are_new(tmp_path):
+    (tmp_path / "b" / "full").mkdir(parents=True)
+    writes = [(tmp_path / name, lambda path: path.write_bytes(b"new")) for name in "abc"]
+    with pytest.raises(ReconstructionError, match=rf"b cannot be replaced: .*by this command: {tmp_path / 'a'}; those"):
+        write_all(writes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
