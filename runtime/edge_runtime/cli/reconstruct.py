@@ -69,6 +69,9 @@ def reconstruct(
     trust: Annotated[list[Path] | None, _option("Public key (PEM) to trust; may be repeated.", "KEY")] = None,
     out_labels: Annotated[File, _option("Write the fused labels, and measure them.", "FILE")] = None,
     out_confidence: Annotated[File, _option("Write the share of votes of each label, float.", "FILE")] = None,
+    out_probability: Annotated[
+        File, _option("Write the mean probability of being in any class, float.", "FILE")
+    ] = None,
     out_weight: Annotated[File, _option("Write hits or summed weights, float.", "FILE")] = None,
     out_variance: Annotated[File, _option("Write the variance of the grey levels, float.", "FILE")] = None,
     pose_sigma: Annotated[Text, _option("deg,mm: doubt about the poses, 1 sigma on each axis.")] = None,

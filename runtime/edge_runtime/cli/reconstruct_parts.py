@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -18,6 +19,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.frame import FrameGeometry, Rectangle, Sector
 from edge_runtime.reconstruct import (
     VOLUME_SUFFIXES,
+    Compounder,
     FillMethod,
     ReconstructSettings,
     RecordedSweep,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["Given", "add_labels", "add_maps", "beside_bytes", "check", "confidence_of", "load_model", "open_given"]
 
 Progress = Callable[[int, int], None] | None
+FULL = 255  # the level of probability 1
 UNITS = {"m": 1000.0, "mm": 1.0}
 
 
@@ -76,6 +79,7 @@ class Given:
     out: Path
     out_labels: Path | None
     out_confidence: Path | None
+    out_probability: Path | None
     out_weight: Path | None
     out_variance: Path | None
     out_uncertainty: Path | None
@@ -97,8 +101,11 @@ def check(given: Given) -> FillMethod | None:
         raise ConfigError(f"pose-unit {given.pose_unit!r}: m or mm is allowed")
     if given.fill is not None and given.fill not in get_args(FillMethod):
         raise ConfigError(f"fill {given.fill!r}: {', '.join(get_args(FillMethod))} are allowed")
-    if (given.model is None) != (given.out_labels is None and given.out_confidence is None):
-        raise ConfigError("--model goes with --out-labels or --out-confidence: the bundle whose masks are fused")
+    fused = (given.out_labels, given.out_confidence, given.out_probability)
+    if (given.model is None) != all(path is None for path in fused):
+        raise ConfigError(
+            "--model goes with --out-labels, --out-confidence or --out-probability: the bundle whose masks are fused"
+        )
     if (given.pose_sigma is None) != (given.out_uncertainty is None):
         raise ConfigError("--pose-sigma and --out-uncertainty go together: the doubt about poses, and about positions")
     if given.pose_sigma is not None:
@@ -206,6 +213,8 @@ def beside_bytes(given: Given, model: LoadedModel | None) -> int:
     taken = 2 * (1 + (model is not None)) if given.fill is not None else 0  # a copy, and the mark of what was filled
     if model is not None:
         taken += 4 * (len(mask_classes(model)) + 1) + 9  # votes; label, number of votes, share
+    if given.out_probability is not None:
+        taken += 16
     if given.out_variance is not None:
         taken += 40
     if given.out_uncertainty is not None:
@@ -219,7 +228,10 @@ def add_labels(
     """Segment and fuse; `facts` gets the measures of each label, and what to write returns."""
     names = mask_classes(model)
     cap = volume.data.size * (len(names) + 1)  # whether they fit was decided before
-    masks = segment(model, sweep)
+    chances = None
+    if given.out_probability is not None:
+        chances = Compounder(volume.grid, kernel="nearest", max_voxels=volume.data.size)
+    masks = segment(model, sweep, seen=None if chances is None else partial(_add_chance, chances, sweep))
     fused = fuse_labels(sweep, masks, volume.grid, classes=len(names), max_voxels=cap, progress=progress)
     labels = fused.volume if given.fill is None else fill_holes(fused.volume, "nearest")
     facts["model"] = {"name": model.manifest.name, "version": model.manifest.version, "sha256": model.sha256}
@@ -229,7 +241,16 @@ def add_labels(
         writes.append((given.out_labels, lambda path: write_volume(path, labels)))
     if given.out_confidence is not None:
         writes.append((given.out_confidence, lambda path: write_values(path, fused.confidence, volume)))
+    if given.out_probability is not None and chances is not None:
+        mean = chances.mean() / FULL
+        writes.append((given.out_probability, lambda path: write_values(path, mean, volume)))
     return writes
+
+
+def _add_chance(target: Compounder, sweep: Sweep, k: int, probability: npt.NDArray[np.float32]) -> None:
+    """Put the probabilities (H, W) of frame `k` into a mean, in steps of 1/255."""
+    levels = np.rint(probability * FULL).astype(np.uint8)
+    target.insert(levels, sweep.T_world_image[k], sweep.geometry_of(k))
 
 
 def _measured(labels: Volume, label: int, name: str) -> dict[str, Any]:

@@ -172,16 +172,21 @@ def mask_classes(model: LoadedModel) -> tuple[str, ...]:
     manifest = model.manifest
     for output in manifest.outputs:
         if output.kind == "mask_logits":
-            return tuple(output.classes)
+            return tuple(
+                output.classes if len(output.classes) == 1 else output.classes[1:]
+            )  # of more, background first
     kinds = ", ".join(output.kind for output in manifest.outputs)
     raise ConfigError(f"bundle {manifest.name} makes {kinds}; labels are fused from an output of kind mask_logits")
 
 
-def segment(model: LoadedModel, sweep: Sweep) -> Iterator[Labels]:
+def segment(
+    model: LoadedModel, sweep: Sweep, *, seen: Callable[[int, npt.NDArray[np.float32]], object] | None = None
+) -> Iterator[Labels]:
     """The mask (H, W) uint8 of each frame of `sweep`, by the first rung of `model` (see `edge_runtime.loading.load`).
 
-    Each is in source pixels and valid until the next is taken. Raises `ConfigError` when the bundle makes no mask, and
-    what its preprocessing and runner raise.
+    Each is in source pixels and valid until the next is taken. `seen(k, probability)` is called before with the
+    probabilities (H, W) float32 of being in any class, 0 outside the part that the bundle looks at. Raises
+    `ConfigError` when the bundle makes no mask, and what its preprocessing and runner raise.
     """
     from edge_runtime.postprocess import OutputsPostprocessor
     from edge_runtime.preprocess import Preprocessor
@@ -194,6 +199,9 @@ def segment(model: LoadedModel, sweep: Sweep) -> Iterator[Labels]:
             image = np.ascontiguousarray(sweep.image(k))
             frame = Frame(image=image, index=k, arrival_ns=0, geometry=sweep.geometry_of(k))
             prepared = prepare(frame)
-            mask = read(runner.infer({runner.input.name: prepared.tensor}), prepared, frame).mask
-            assert mask is not None  # an output of kind mask_logits makes one
-            yield mask
+            found = read(runner.infer({runner.input.name: prepared.tensor}), prepared, frame)
+            assert found.mask is not None  # an output of kind mask_logits makes both
+            assert found.probability is not None
+            if seen is not None:
+                seen(k, prepared.map.probability_to_source(found.probability))
+            yield found.mask

@@ -56,11 +56,17 @@ def written(path, images, poses, matrix=CALIBRATION, statuses=None, **more):
     return path
 
 
+def floats(path, shape):
+    """The float32 voxels of a packed NRRD."""
+    body = path.read_bytes().split(b"\n\n", 1)[1]
+    return np.frombuffer(zlib.decompress(body, 31), "<f4").reshape(shape)
+
+
 def test_masks_of_a_bundle_become_a_measured_volume(call, shot, tmp_path):
     for package in ("onnxruntime", "cryptography"):
         pytest.importorskip(package)
     sweep = written(tmp_path / "ball.igs.mha", *shot)
-    names = {"--out": "v.nrrd", "--out-labels": "l.nrrd", "--out-confidence": "c.nii.gz"}
+    names = {"--out": "v.nrrd", "--out-labels": "l.nrrd", "--out-confidence": "c.nii.gz", "--out-probability": "p.nrrd"}
     files = [word for name, file in names.items() for word in (name, tmp_path / file)]
     words = (
         "reconstruct", sweep, *files, "--model", DATA / "v1.edge", "--variant", "fp32",
@@ -75,6 +81,12 @@ def test_masks_of_a_bundle_become_a_measured_volume(call, shot, tmp_path):
     labels = read_nrrd(tmp_path / "l.nrrd")
     assert int((labels.data == 1).sum()) == found["voxels"]
     assert list(labels.data.shape) == facts["shape_zyx"]
+    chance = floats(tmp_path / "p.nrrd", labels.data.shape)
+    z, y, x = (labels.grid.to_index([0.0, 0.0, 0.0]) + 0.5).astype(int)
+    assert chance[z, y, x] > 0.9  # the middle of the ball
+    assert np.nanmin(chance) < 0.1
+    assert np.nanmax(chance) <= 1
+    assert (labels.data[chance > 0.8] == 1).mean() > 0.95
     text = call(*words)
     assert "160 of 160 masks" in text.stderr
     assert "label 1 (bright): volume" in text.stdout
@@ -259,6 +271,7 @@ def test_a_wrong_bundle_is_told_before_the_work(call, shot, tmp_path, monkeypatc
         (("--out-variance", "var.nrrd"), 59),
         (("--out-variance", "var.nrrd", "--out-uncertainty", "u.nrrd", "--pose-sigma", "1,1"), 78),
         (("--model", DATA / "v1.edge", "--trust", DATA / "v1.pub.pem", "--out-labels", "l.nrrd"), 37),
+        (("--model", DATA / "v1.edge", "--trust", DATA / "v1.pub.pem", "--out-probability", "p.nrrd"), 52),
     ],
 )
 def test_the_memory_of_all_volumes_is_counted_before_the_work(call, shot, tmp_path, monkeypatch, words, need):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from edge_runtime.reconstruct import (
     measure_volume,
     segment,
 )
+from edge_runtime.reconstruct.labels import mask_classes
 
 pytest.importorskip("numba")
 
@@ -134,6 +136,21 @@ def test_a_bundle_segments_each_frame():
     images[1, 8:24, 8:24] = images[2] = 255
     sweep = Sweep(frames=images, T_world_image=np.tile(np.eye(4), (3, 1, 1)), geometry=GEOMETRY)
     model = load(Path(__file__).parents[2] / "data" / "v1.edge", variant="fp32")
-    areas = [int(mask.sum()) for mask in segment(model, sweep)]
+    chances = []
+    masks = segment(model, sweep, seen=lambda k, chance: chances.append((k, float(chance.mean()))))
+    areas = [int(mask.sum()) for mask in masks]
+    assert [k for k, _ in chances] == [0, 1, 2]
+    assert 0 <= chances[0][1] < chances[1][1] < chances[2][1] <= 1
     assert len(areas) == 3
     assert areas[0] < areas[1] < areas[2]
+
+
+def test_the_background_of_a_bundle_is_no_label():
+    def model(*outputs):
+        made = [SimpleNamespace(kind=kind, classes=classes) for kind, classes in outputs]
+        return SimpleNamespace(manifest=SimpleNamespace(name="m", outputs=made))
+
+    assert mask_classes(model(("class_logits", ("x", "y")), ("mask_logits", ("liver",)))) == ("liver",)
+    assert mask_classes(model(("mask_logits", ("background", "liver", "vessel")))) == ("liver", "vessel")
+    with pytest.raises(ConfigError, match="bundle m makes boxes; labels"):
+        mask_classes(model(("boxes", ("liver",))))
