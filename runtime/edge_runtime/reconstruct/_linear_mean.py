@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.compiled import compiled
-from edge_runtime.reconstruct._nearest_mean import EVEN, LANES, TOP, WORD, Pixels, U
+from edge_runtime.reconstruct._nearest_mean import EVEN, LANES, TOP, U64, WORD, Pixels
 from edge_runtime.reconstruct._rows import I64, ONE, clip_run, row_steps, walk_row
 
 __all__ = ["WEIGHT_BITS", "linear_mean"]
@@ -46,12 +46,17 @@ def gather(row: Pixels, ends: I64, segments: int, sums: I64) -> None:
         x, n = ends[k], ends[k + 1] - ends[k]
         sums[4, k] = n * (n - 1) // 2 * (2 * n - 1) // 3
         if n <= WORD and row.itemsize == 1:
-            at = U(x)
-            word = U(row[at]) | U(row[at + U(1)]) << U(8) | U(row[at + U(2)]) << U(16) | U(row[at + U(3)]) << U(24)
-            word |= U(row[at + U(4)]) << U(32) | U(row[at + U(5)]) << U(40)
-            word |= U(row[at + U(6)]) << U(48) | U(row[at + U(7)]) << U(56)
-            word &= ONES >> U(64 - 8 * n)
-            even, odd = word & EVEN, word >> U(8) & EVEN
+            at = U64(x)
+            word = (
+                U64(row[at])
+                | U64(row[at + U64(1)]) << U64(8)
+                | U64(row[at + U64(2)]) << U64(16)
+                | U64(row[at + U64(3)]) << U64(24)
+            )
+            word |= U64(row[at + U64(4)]) << U64(32) | U64(row[at + U64(5)]) << U64(40)
+            word |= U64(row[at + U64(6)]) << U64(48) | U64(row[at + U64(7)]) << U64(56)
+            word &= ONES >> U64(64 - 8 * n)
+            even, odd = word & EVEN, word >> U64(8) & EVEN
             sums[0, k] = np.int64((even + odd) * LANES >> TOP)
             sums[1, k] = np.int64(even * EVEN_1 + odd * ODD_1 >> TOP)
             sums[2, k] = np.int64(even * EVEN_2 + odd * ODD_2 >> TOP)
@@ -63,7 +68,7 @@ def gather(row: Pixels, ends: I64, segments: int, sums: I64) -> None:
             v3 += v2
             v2 += v1
             v1 += v0
-            v0 += np.int64(row[U(i)])
+            v0 += np.int64(row[U64(i)])
             i -= 1
         sums[0, k], sums[1, k], sums[2, k], sums[3, k] = v0, v1, v2, v3
 
@@ -116,10 +121,10 @@ def corners(m: F64, f: F64, d: tuple[float, float, float], segments: int, out: I
 @compiled
 def scatter(acc: I64, voxels: I64, segments: int, line: int, plane: int, value: I64, weight: I64) -> None:
     """Add `value` and `weight` (8, N) to the corners of the cells `voxels`."""
-    one = U(1)
+    one = U64(1)
     for k in range(segments):
-        here, up, back = U(voxels[k]), U(voxels[k] + line), U(voxels[k] + plane)
-        far = U(voxels[k] + line + plane)
+        here, up, back = U64(voxels[k]), U64(voxels[k] + line), U64(voxels[k] + plane)
+        far = U64(voxels[k] + line + plane)
         for c, at in enumerate((here, up, back, far)):
             acc[at, 0] += value[2 * c, k]
             acc[at, 1] += weight[2 * c, k]
@@ -149,7 +154,7 @@ def linear_mean(image: Pixels, runs: I64, address: I64, shape: I64, box: I64, ac
             continue
         used += count
         for x in range(count):
-            row[x] = image[y, U(x0 + x)]
+            row[x] = image[y, U64(x0 + x)]
         segments = walk_row(px, py, pz, count, steps, ends[1:], voxels)
         gather(row, ends, segments, sums)
         moments(sums, ends, segments, unit, unit * area, values, weights)

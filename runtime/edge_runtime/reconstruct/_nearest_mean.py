@@ -11,11 +11,11 @@ import numpy.typing as npt
 from edge_runtime.compiled import compiled, inlined
 from edge_runtime.reconstruct._rows import I64, SUM_BITS, clip_run, row_steps, walk_row
 
-__all__ = ["EVEN", "LANES", "TOP", "U", "WORD", "Pixels", "nearest_mean", "word_sum"]
+__all__ = ["EVEN", "LANES", "TOP", "U64", "WORD", "Pixels", "nearest_mean", "word_sum"]
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
-U = np.uint64
+U64 = np.uint64
 EVEN = np.uint64(0x00FF00FF00FF00FF)
 LANES = np.uint64(0x0001000100010001)  # times this, the highest of four lanes of 16 bits is the sum of all four
 TOP = np.uint64(48)
@@ -29,14 +29,24 @@ def word_sum(row: Pixels, x: np.uint64, n: int) -> np.int64:
     What lies behind them is shifted out. The compiler makes one load of the word.
     """
     if row.itemsize == 1:
-        word = U(row[x]) | U(row[x + U(1)]) << U(8) | U(row[x + U(2)]) << U(16) | U(row[x + U(3)]) << U(24)
-        word |= U(row[x + U(4)]) << U(32) | U(row[x + U(5)]) << U(40)
-        word |= U(row[x + U(6)]) << U(48) | U(row[x + U(7)]) << U(56)
-        word = word << U(64 - 8 * n)
-        word = (word & EVEN) + (word >> U(8) & EVEN)
+        word = (
+            U64(row[x])
+            | U64(row[x + U64(1)]) << U64(8)
+            | U64(row[x + U64(2)]) << U64(16)
+            | U64(row[x + U64(3)]) << U64(24)
+        )
+        word |= U64(row[x + U64(4)]) << U64(32) | U64(row[x + U64(5)]) << U64(40)
+        word |= U64(row[x + U64(6)]) << U64(48) | U64(row[x + U64(7)]) << U64(56)
+        word = word << U64(64 - 8 * n)
+        word = (word & EVEN) + (word >> U64(8) & EVEN)
     else:
-        word = U(row[x]) | U(row[x + U(1)]) << U(16) | U(row[x + U(2)]) << U(32) | U(row[x + U(3)]) << U(48)
-        word = word << U(64 - 16 * n)
+        word = (
+            U64(row[x])
+            | U64(row[x + U64(1)]) << U64(16)
+            | U64(row[x + U64(2)]) << U64(32)
+            | U64(row[x + U64(3)]) << U64(48)
+        )
+        word = word << U64(64 - 16 * n)
     return np.int64(word * LANES >> TOP)
 
 
@@ -57,14 +67,14 @@ def nearest_mean(image: Pixels, runs: I64, address: I64, shape: I64, box: I64, a
             continue
         used += count
         for x in range(count):
-            row[x] = image[y, U(x0 + x)]
+            row[x] = image[y, U64(x0 + x)]
         x = 0
         for k in range(walk_row(px, py, pz, count, steps, ends, voxels)):
             total = (ends[k] - x) * hit
             while ends[k] - x > step:
-                total += word_sum(row, U(x), step)
+                total += word_sum(row, U64(x), step)
                 x += step
-            total += word_sum(row, U(x), ends[k] - x)
-            acc[U(voxels[k])] += (total ^ flip) - flip
+            total += word_sum(row, U64(x), ends[k] - x)
+            acc[U64(voxels[k])] += (total ^ flip) - flip
             x = ends[k]
     return used

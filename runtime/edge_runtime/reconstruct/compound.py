@@ -21,6 +21,7 @@ from edge_runtime.frame import FrameGeometry
 from edge_runtime.geometry import PoseOrigin
 from edge_runtime.reconstruct._sums import CompoundKernel, CompoundMode, Placed, Sums
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid, grid_of_sweep
+from edge_runtime.reconstruct.on_grid import place_on, volume_on
 from edge_runtime.reconstruct.sweep import Sweep
 from edge_runtime.reconstruct.volume import Volume
 
@@ -111,7 +112,7 @@ class Compounder:
 
         `sequence` is that of the first frame; the others follow it. Raises as `insert`, and adds nothing then.
         """
-        placed = [self._place(*frame) for frame in frames]
+        placed = [place_on(self.grid, self._sums, *frame) for frame in frames]
         with self._lock:
             first = self._sequence + 1 if sequence is None else sequence
             if not 1 <= first <= LAST_SEQUENCE + 1 - len(frames):
@@ -132,7 +133,7 @@ class Compounder:
                 f"mode {self.mode!r} cannot be undone from its sums; EditableCompounder keeps frames and can, or use "
                 "mode 'mean'"
             )
-        placed = self._place(image, T_world_image, geometry)
+        placed = place_on(self.grid, self._sums, image, T_world_image, geometry)
         with self._lock:
             if self._frames == 0:
                 raise ReconstructionError("no frame is in the volume; only what was inserted can be removed")
@@ -153,13 +154,7 @@ class Compounder:
         """
         with self._lock:
             data, weight = self._sums.levels(self._acc)
-        return Volume(
-            data=data.reshape(self.grid.shape),
-            weight=weight.reshape(self.grid.shape),
-            spacing_mm=self.grid.spacing_mm,
-            T_world_volume=self.grid.T_world_volume.copy(),
-            pose_origin=self.pose_origin,
-        )
+        return volume_on(self.grid, data, weight, self.pose_origin)
 
     def mean(self) -> npt.NDArray[np.float64]:
         """(Z, Y, X) float64 means before they are rounded to grey levels, NaN where nothing was seen.
@@ -170,11 +165,6 @@ class Compounder:
             raise ReconstructionError(f"mode {self.mode!r} has no mean; use mode 'mean'")
         with self._lock:
             return self._sums.means(self._acc).reshape(self.grid.shape)
-
-    def _place(
-        self, image: npt.NDArray[np.uint8], T_world_image: npt.NDArray[np.float64], geometry: FrameGeometry
-    ) -> Placed | None:
-        return self._sums.place(image, T_world_image, geometry, self.grid.T_world_volume, self.grid.spacing_mm)
 
     def _splat(self, frames: Sequence[tuple[Placed, int]], sign: int) -> int:
         """Put frames, each with its order, into the sums or take them out; how many pixels they had inside."""
