@@ -17,7 +17,7 @@ __all__ = ["Motion"]
 class Motion:
     """The estimate for one pair of frames.
 
-    `T_prev_cur` (4, 4) rigid, mm: image frame at `time_ns` to that at `time_prev_ns`; x lateral, y axial, z elevational.
+    `T_prev_cur` (4, 4) rigid, mm: image frame at `time_ns` to that at `time_prev_ns` (x lateral, y axial, z elevation).
     `covariance` (6, 6): rotation in rad, then translation in mm, right perturbation. `lag`: frames between the two.
     `refused` is empty, or the reason why the motion is not known ("too fast", "black"); `T_prev_cur` is then the best
     guess there is, with a covariance that says so, and must not be used as a measurement. `flags` are what else was
