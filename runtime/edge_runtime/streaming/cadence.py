@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.streaming.ledger import Ledger, Outcome
 
 __all__ = ["Cadence"]
-
-
-@dataclass(slots=True)
-class _Turn:
-    """One group of `every` frames that nothing has served yet."""
-
-    ticket: int
-    left: int
-    outcome: Outcome = "dropped"
-    reason: str = "ended"
 
 
 class Cadence:
@@ -35,40 +24,46 @@ class Cadence:
         self.every = every
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._turns: dict[int, _Turn] = {}
+        self._turns: dict[int, int] = {}  # groups of `every` frames that nothing has served yet, and their tickets
+        self._lost: dict[int, tuple[int, Outcome, str]] = {}  # of these: frames lost so far, and how the last was
         self.lost = 0
 
     def arrive(self, number: int) -> None:
         """Frame `number` has come from the source."""
         group, first = divmod(number, self.every)
         if first == 0:
-            turn = _Turn(self._ledger.arrive(), self.every)
+            ticket = self._ledger.arrive()
             with self._lock:
-                self._turns[group] = turn
+                self._turns[group] = ticket
 
     def lose(self, number: int, outcome: Outcome, reason: str) -> None:
         """Frame `number` will not be seen by the branch; `lost` counts the turns that this cost."""
+        group = number // self.every
         with self._lock:
-            turn = self._turns.get(number // self.every)
-            if turn is None:
+            if group not in self._turns:
                 return
-            turn.left -= 1
-            turn.outcome, turn.reason = outcome, reason
-            if turn.left:
+            count = self._lost.get(group, (0,))[0] + 1
+            if count < self.every:
+                self._lost[group] = count, outcome, reason
                 return
             self.lost += 1
-            del self._turns[number // self.every]
-        self._ledger.settle(turn.ticket, outcome, reason=reason)
+            self._lost.pop(group, None)
+            ticket = self._turns.pop(group)
+        self._ledger.settle(ticket, outcome, reason=reason)
 
     def serve(self, number: int) -> int | None:
         """The ticket to settle when the branch is due on frame `number`, else None."""
+        group = number // self.every
         with self._lock:
-            turn = self._turns.pop(number // self.every, None)
-            return None if turn is None else turn.ticket
+            if self._lost:
+                self._lost.pop(group, None)
+            return self._turns.pop(group, None)
 
     def finish(self) -> None:
         """The stream is over: settle the turns whose frames did not all arrive, by the last loss."""
         with self._lock:
-            turns, self._turns = list(self._turns.values()), {}
-        for turn in turns:
-            self._ledger.settle(turn.ticket, turn.outcome, reason=turn.reason)
+            turns, self._turns = self._turns, {}
+            lost, self._lost = self._lost, {}
+        for group, ticket in turns.items():
+            _, outcome, reason = lost.get(group, (0, "dropped", "ended"))
+            self._ledger.settle(ticket, outcome, reason=reason)

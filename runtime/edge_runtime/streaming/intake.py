@@ -57,6 +57,8 @@ class Gate:
 
     def __init__(self, settings: Intake, *, live: bool, clock: Clock, journal: Journal, source: str) -> None:
         self._settings, self._live, self._clock, self._journal, self._source = settings, live, clock, journal, source
+        self._max_step_ns = settings.max_step_s * 1e9
+        self._max_ahead_ns, self._max_age_ns = settings.max_ahead_ms * 1e6, settings.max_age_s * 1e9
         self._last: Frame | None = None
         self._bad = 0
 
@@ -91,15 +93,14 @@ class Gate:
         last = self._last
         if last is None or frame.geometry is not last.geometry or frame.image.shape != last.image.shape:
             return False
-        if frame.device_ns is not None and last.device_ns is not None:
-            step_ns = frame.device_ns - last.device_ns
-            if not 0 < step_ns <= self._settings.max_step_s * 1e9:
-                return False
+        before, device_ns = last.device_ns, frame.device_ns
+        if before is not None and device_ns is not None and not 0 < device_ns - before <= self._max_step_ns:
+            return False
         if not self._live:
             return True
-        age_ns = self._clock.now_ns() - frame.arrival_ns
-        in_time = -self._settings.max_ahead_ms * 1e6 <= age_ns <= self._settings.max_age_s * 1e9
-        return in_time and frame.arrival_ns >= last.arrival_ns
+        arrival_ns = frame.arrival_ns
+        now_ns = self._clock.now_ns()
+        return last.arrival_ns <= arrival_ns and -self._max_ahead_ns <= now_ns - arrival_ns <= self._max_age_ns
 
     def _oddities(self, frame: Frame) -> Iterator[tuple[EventKind, str]]:
         last = self._last

@@ -97,15 +97,19 @@ class Mailbox(Generic[T]):
         waited = False
         while True:
             with self._lock:
-                self._putters -= waited
+                if waited:
+                    self._putters -= 1
                 waited = self.policy == "block" and not self._has_room()
-                self._putters += waited
                 if not waited:
                     lost, reason = self._insert(item)
                     news, room = self._calls()
                     break
+                self._putters += 1
             self._clock.wait(self._room, None)
-        self._ring(news, room)
+        if news:
+            self._news.ring()
+        if room:
+            self._room.ring()
         if lost is not None:
             self._report(lost, reason)
         return lost is not item
@@ -116,8 +120,8 @@ class Mailbox(Generic[T]):
 
     def _calls(self) -> tuple[bool, bool]:
         """Whether there is something for a waiting taker, and for a waiting putter. The lock is held."""
-        news = self._takers > 0 and (self._closed or bool(self._items))
-        return news, self._putters > 0 and self._has_room()
+        news = self._takers and (self._closed or self._items)
+        return bool(news), bool(self._putters and self._has_room())
 
     def _ring(self, news: bool, room: bool) -> None:
         if news:

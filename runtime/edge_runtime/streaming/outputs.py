@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
-import numpy.typing as npt
 
 from edge_runtime.frame import Frame
 from edge_runtime.result import Outcome, Result
@@ -15,20 +12,18 @@ from edge_runtime.streaming.pool import Slot
 
 __all__ = ["alike", "fill", "let_go", "repeat"]
 
-Scalar = TypeVar("Scalar", bound=np.generic)
-
 
 def fill(result: Result, segmented: Segmented, slot: Slot, runner: Runner) -> None:
     """Outputs into the leased slot (where the postprocessor did not write there itself), read-only from here."""
     if segmented.mask is not None:
         if segmented.mask is not slot.mask:
             np.copyto(slot.mask, segmented.mask)
-        result.mask = _read_only(slot.mask)
+        result.mask = slot.given_mask
     if segmented.probability is not None:
         if segmented.probability is not slot.probability:
             slot.fit(result.frame.shape, segmented.probability.shape)
             np.copyto(slot.probability, segmented.probability)
-        result.probability = _read_only(slot.probability)
+        result.probability = slot.given_probability
     result.areas, result.uncertainty = segmented.areas, segmented.uncertainty
     if isinstance(segmented, Outcome):
         result.classes, result.detections = segmented.classes, segmented.detections
@@ -65,9 +60,3 @@ def alike(a: Frame, b: Frame) -> bool:
     """Whether two frames have the same size, colour and geometry, so that an output of one can stand for the other."""
     same_geometry = a.geometry is b.geometry or a.geometry == b.geometry
     return a.image.shape == b.image.shape and same_geometry
-
-
-def _read_only(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
-    view = array.view()
-    view.flags.writeable = False
-    return view

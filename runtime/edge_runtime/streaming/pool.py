@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +13,13 @@ from edge_runtime.errors import ConfigError, PipelineError
 __all__ = ["ResultPool", "Slot"]
 
 Shape = tuple[int, int]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Slot:
-    """One mask and one probability buffer with a count of holders."""
+    """One mask and one probability buffer with a count of holders, and the views of them that results get."""
 
-    __slots__ = ("_holders", "_mask", "_pool", "_probability", "mask", "probability")
+    __slots__ = ("_holders", "_mask", "_pool", "_probability", "given_mask", "given_probability", "mask", "probability")
 
     def __init__(self, pool: ResultPool) -> None:
         self._pool = pool
@@ -26,6 +28,7 @@ class Slot:
         self._probability = np.empty(0, np.float32)
         self.mask: npt.NDArray[np.uint8] = self._mask.reshape(0, 0)
         self.probability: npt.NDArray[np.float32] = self._probability.reshape(0, 0)
+        self.given_mask, self.given_probability = _read_only(self.mask), _read_only(self.probability)
 
     def fit(self, mask: Shape, probability: Shape) -> None:
         """Make the two views of these shapes (rows, columns); memory is only taken when they grow."""
@@ -35,8 +38,10 @@ class Slot:
             self._probability = np.empty(probability[0] * probability[1], np.float32)
         if self.mask.shape != mask or self.mask.base is not self._mask:
             self.mask = self._mask[: mask[0] * mask[1]].reshape(mask)
+            self.given_mask = _read_only(self.mask)
         if self.probability.shape != probability or self.probability.base is not self._probability:
             self.probability = self._probability[: probability[0] * probability[1]].reshape(probability)
+            self.given_probability = _read_only(self.probability)
 
     def retain(self) -> None:
         """One holder more. Raises `PipelineError` when the slot has been returned already."""
@@ -81,3 +86,9 @@ class ResultPool:
             slot._holders += change
             if slot._holders == 0:
                 self._free.append(slot)
+
+
+def _read_only(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -30,6 +30,7 @@ from edge_runtime.streaming.watch import Watch
 __all__ = ["Arrived", "BranchStep"]
 
 _LOOK_NS = 5_000_000
+_AT_ONCE = 16  # results whose times are counted together
 
 
 class Arrived(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -78,9 +79,11 @@ class BranchStep:
             period_ns=round(1e9 * branch.cadence / fps) if live and fps else None,
             clock=clock,
             branch=name,
-            note=journal.note,
+            note=journal.note if journal.observed else None,
         )
-        self.latency: dict[str, LatencyHistogram] = {}
+        self._latency: dict[str, LatencyHistogram] = {}
+        self._untold: deque[tuple[dict[str, int], dict[str, int], int]] = deque()  # times that are not in it yet
+        self._telling = threading.Lock()
         self.errors: dict[str, str] = {}  # first message of each reason of failure
         self.variants: Counter[str] = Counter()  # new results by variant
         self.marked: Counter[str] = Counter()  # new results beyond a gate, or against a plausibility rule, by which
@@ -102,6 +105,23 @@ class BranchStep:
         self.branch, self.ladder = branch, ladder
         for stage, rung, cost_ns in ladder.costs:
             self.controller.record(stage, rung, cost_ns)
+
+    @property
+    def latency(self) -> dict[str, LatencyHistogram]:
+        """By stage and wait, and `total`, of every result so far."""
+        self._tell_times()
+        return self._latency
+
+    def _tell_times(self) -> None:
+        """Count the times of results; some together, because one at a time costs a frame three times as much."""
+        with self._telling:
+            while self._untold:
+                stages_ns, waits_ns, total_ns = self._untold.popleft()
+                for spent in (stages_ns, waits_ns, {"total": total_ns}):
+                    for stage, duration_ns in spent.items():
+                        if (histogram := self._latency.get(stage)) is None:
+                            histogram = self._latency[stage] = LatencyHistogram()
+                        histogram.record(duration_ns)
 
     def exchange(self, branch: Branch, ladder: Ladder, *, trial_frames: int) -> None:
         """Go on with another branch from the next frame; when one of the next `trial_frames` fails, the one before is
@@ -230,12 +250,9 @@ class BranchStep:
         )
 
     def _decide(self, point: Point, result: Result, rung: int) -> Decision:
+        last = self._last is not None
         return self.controller.decide(
-            point,
-            frame=result.frame.index,
-            deadline_ns=result.deadline_ns,
-            rung=rung,
-            can_reuse=self._last is not None,
+            point, frame=result.frame.index, deadline_ns=result.deadline_ns, rung=rung, can_reuse=last
         )
 
     def _without(self, plan: Decision, result: Result) -> str:
@@ -322,11 +339,9 @@ class BranchStep:
             self._record(result, outcome, dropped or result.reason, missed, watch)
         if dropped or result.state == "failed":
             return
-        for spent in (result.stages_ns, result.waits_ns, {"total": result.latency_ns}):
-            for stage, duration_ns in spent.items():
-                if (histogram := self.latency.get(stage)) is None:
-                    histogram = self.latency[stage] = LatencyHistogram()
-                histogram.record(duration_ns)
+        self._untold.append((result.stages_ns, result.waits_ns, result.latency_ns))
+        if len(self._untold) >= _AT_ONCE:
+            self._tell_times()
         self.newest = result
         if result.state != "stale":
             self.failures = 0
