@@ -41,6 +41,8 @@ figures: .venv/.installed
 	$(BIN)/python -m benchmarks.main_job --write
 	$(BIN)/python -m benchmarks.distill --write
 	$(BIN)/python -m benchmarks.lowering --write
+	$(BIN)/python -m benchmarks.streaming --write
+	$(BIN)/python -m benchmarks.compounding --write
 
 clean:
 	rm -rf demo-out dist build .pytest_cache .mypy_cache .ruff_cache
