@@ -23,6 +23,9 @@ _LEFT: dict[Point, tuple[str, ...]] = {
 }
 
 
+_Logged = tuple[Point, Decision, int, int | None, int, int]  # frame, slack, prediction and time, in ns
+
+
 class DeadlineController:
     """Holds the deadline and the cost estimates of one branch and asks its policy.
 
@@ -49,7 +52,7 @@ class DeadlineController:
         self.branch = branch
         self.cap: Cap | None = None
         self._note_record = note
-        self.log: deque[DecisionRecord] = deque(maxlen=_LOG_LENGTH)
+        self._log: deque[_Logged] = deque(maxlen=_LOG_LENGTH)
         self.counts: Counter[tuple[Point, Action, str]] = Counter()
         self._clock = clock
         self.renew(policy, rungs)
@@ -60,16 +63,16 @@ class DeadlineController:
         shared = {"preprocess": CostEstimate(), "refine": CostEstimate()}
         self._costs = [{**shared, "infer": CostEstimate(), "postprocess": CostEstimate()} for _ in range(rungs)]
         self._probing: int | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Ask the policy again about everything."""
         self._standing: dict[tuple[Point, int], tuple[Decision, int]] = {}  # those that hold, with what was predicted
+        self.learns = True  # whether the costs of frames matter: not when the decisions on every frame hold
 
     def deadline_ns(self, arrival_ns: int) -> int | None:
         """When a result of a frame that arrived then is due."""
         return None if self.budget_ns is None else arrival_ns + self.budget_ns
-
-    @property
-    def learns(self) -> bool:
-        """Whether the costs of frames matter: not when the decisions on every frame hold."""
-        return not _LEFT.keys() <= {point for point, _ in self._standing}
 
     def record(self, stage: str, rung: int, duration_ns: int) -> None:
         """Learn what a stage cost; `rung` matters for `infer` and `postprocess`."""
@@ -80,7 +83,7 @@ class DeadlineController:
         slack_ns = None if deadline_ns is None else deadline_ns - self._clock.now_ns()
         all_standing = self._standing  # this one, should a cap be set meanwhile
         if (standing := all_standing.get((point, rung))) is not None:
-            self._log(point, standing[0], frame, slack_ns, standing[1])
+            self._enter(point, standing[0], frame, slack_ns, standing[1])
             return standing[0]
         stages = _LEFT.get(point, (point,))
         situation = Situation(
@@ -98,7 +101,8 @@ class DeadlineController:
         predicted_ns = situation.rest_ns[decision.rung]
         if decision.holds:
             all_standing[point, rung] = decision, predicted_ns
-        self._log(point, decision, frame, slack_ns, predicted_ns)
+            self.learns = not _LEFT.keys() <= {point for point, _ in self._standing}
+        self._enter(point, decision, frame, slack_ns, predicted_ns)
         return decision
 
     def _checked(self, decision: Decision) -> Decision:
@@ -113,11 +117,11 @@ class DeadlineController:
         """From now on (or no longer) at best `cap.rung`; True, and on record, when that is a change."""
         before, self.cap = self.cap, cap
         if before != cap:
-            self._standing = {}
+            self._forget()
         if (None if before is None else before.rung) == (None if cap is None else cap.rung):
             return False
         reason = cap.reason if cap is not None else f"no longer: {before.reason if before is not None else ''}"
-        self._log("cap", Decision(action="run", rung=self._first_rung(), reason=reason), -1, None, 0)
+        self._enter("cap", Decision(action="run", rung=self._first_rung(), reason=reason), -1, None, 0)
         return True
 
     def _first_rung(self) -> int:
@@ -131,9 +135,21 @@ class DeadlineController:
             return replace(decision, rung=situation.first_rung, reason=f"capped: {self.cap.reason}", probing=False)
         return replace(decision, reason=f"capped: {self.cap.reason}") if situation.first_rung else decision
 
-    def _log(self, point: Point, decision: Decision, frame: int, slack_ns: int | None, predicted_ns: int) -> None:
+    @property
+    def log(self) -> list[DecisionRecord]:
+        """The last 4096 decisions."""
+        return [self._record(logged) for logged in self._log.copy()]
+
+    def _enter(self, point: Point, decision: Decision, frame: int, slack_ns: int | None, predicted_ns: int) -> None:
         self.counts[point, decision.action, decision.reason] += 1
-        record = DecisionRecord(
+        logged = (point, decision, frame, slack_ns, predicted_ns, self._clock.now_ns())
+        self._log.append(logged)
+        if self._note_record is not None:
+            self._note_record(self._record(logged))
+
+    def _record(self, logged: _Logged) -> DecisionRecord:
+        point, decision, frame, slack_ns, predicted_ns, time_ns = logged
+        return DecisionRecord(
             frame=frame,
             point=point,
             action=decision.action,
@@ -141,12 +157,9 @@ class DeadlineController:
             reason=decision.reason,
             slack_ns=slack_ns,
             predicted_ns=predicted_ns,
-            time_ns=self._clock.now_ns(),
+            time_ns=time_ns,
             branch=self.branch,
         )
-        self.log.append(record)
-        if self._note_record is not None:
-            self._note_record(record)
 
     def settle(self, *, missed: bool, lost: int) -> None:
         """A frame is through; `lost` frames were lost before the branch since the last one."""

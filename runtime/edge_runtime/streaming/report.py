@@ -158,7 +158,7 @@ def _branch(step: BranchStep, live: bool) -> BranchReport:
         policy=type(step.controller.policy).__name__,
         variants=dict(step.variants),
         decisions={f"{point}, {action}: {reason}": n for (point, action, reason), n in counts.items()},
-        recent_decisions=tuple(step.controller.log.copy()),
+        recent_decisions=tuple(step.controller.log),
         pool_slots=step.pool.slots,
         pool_held=step.pool.leased,
         errors=dict(step.errors),

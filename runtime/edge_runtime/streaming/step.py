@@ -180,14 +180,14 @@ class BranchStep:
         try:
             dropped = self._produce(result, watch)
         except Exception as error:
-            trial = self._trial
+            failed, trial = watch.fail(), self._trial
             if trial is not None and trial.left > 0:
-                self._fail(result, f"{watch.failed or 'trial'}: {type(error).__name__}", error)
+                self._fail(result, f"{failed or 'trial'}: {type(error).__name__}", error)
                 self._undo(trial, f"{result.reason}: {error}")
-            elif watch.failed is not None and self.branch.errors.covers(error):
-                fatal = self._handle(result, watch.failed, error)
+            elif failed and self.branch.errors.covers(error):
+                fatal = self._handle(result, failed, error)
             else:  # a bug, or the pipeline is set up wrongly
-                self._fail(result, f"{watch.failed or 'step'}: {type(error).__name__}", error)
+                self._fail(result, f"{failed or 'step'}: {type(error).__name__}", error)
                 self.ledger.settle(ticket, "failed", reason=result.reason)
                 raise
         if dropped:
@@ -218,25 +218,29 @@ class BranchStep:
         if slot is None:
             return "pool"
         result.lease = slot
-        with watch.stage("preprocess"):
-            prepared = self.branch.preprocess(frame)
+        watch.current = "preprocess"
+        prepared = self.branch.preprocess(frame)
+        watch.lap("preprocess")
         plan = self._decide("infer", result, plan.rung)
         if plan.action != "run":
             watch.lap("infer")
             return self._without(plan, result)
         self._rung = plan.rung
         rung = self.ladder.rungs[plan.rung]
-        with watch.stage("infer"):
-            outputs = rung.runner.infer({rung.runner.input.name: prepared.tensor})
-        with watch.stage("postprocess"):
-            slot.fit(frame.shape, rung.probability_shape)
-            segmented = rung.postprocess(outputs, prepared, frame, mask_out=slot.mask, probability_out=slot.probability)
-            fill(result, segmented, slot, rung.runner)
-            if plan.rung > 0:
-                result.state, result.reason = "degraded", f"rung {plan.rung}: {plan.reason}"
+        watch.current = "infer"
+        outputs = rung.runner.infer({rung.runner.input.name: prepared.tensor})
+        watch.lap("infer")
+        watch.current = "postprocess"
+        slot.fit(frame.shape, rung.probability_shape)
+        segmented = rung.postprocess(outputs, prepared, frame, mask_out=slot.mask, probability_out=slot.probability)
+        fill(result, segmented, slot, rung.runner)
+        if plan.rung > 0:
+            result.state, result.reason = "degraded", f"rung {plan.rung}: {plan.reason}"
+        watch.lap("postprocess")
         if self.controller.learns:
             self._learn(watch, plan.rung)
-        self._refine(result, plan.rung, watch)
+        if self.branch.refine is not None:
+            self._refine(result, plan.rung, watch, self.branch.refine)
         return ""
 
     def _new_result(self, frame: Frame) -> Result:
@@ -266,12 +270,11 @@ class BranchStep:
         for stage in ("preprocess", "infer", "postprocess"):
             self.controller.record(stage, rung, watch.stages_ns[stage])
 
-    def _refine(self, result: Result, rung: int, watch: Watch) -> None:
-        if self.branch.refine is None:
-            return
+    def _refine(self, result: Result, rung: int, watch: Watch, refine: Callable[[Result], None]) -> None:
         if self._decide("refine", result, rung).action == "run":
-            with watch.stage("refine"):
-                self.branch.refine(result)
+            watch.current = "refine"
+            refine(result)
+            watch.lap("refine")
             self.controller.record("refine", rung, watch.stages_ns["refine"])
         else:
             result.state, result.reason = "degraded", result.reason or "optional stage skipped"
