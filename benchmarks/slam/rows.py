@@ -1,0 +1,11 @@
+"""The keys of the table; what measures them is imported when it runs."""
+
+from __future__ import annotations
+
+from benchmarks.figures import row_of
+
+__all__ = ["ROWS"]
+
+ROWS = [
+    row_of("benchmarks.slam.metric_parity", "metric_parity", "trajectory errors against brute force"),
+]
