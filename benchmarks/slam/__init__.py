@@ -1,1 +1,1 @@
-"""SLAM: a volume from a freehand sweep with or without a tracker; real sweeps with a tracker's truth, simulated ones."""
+"""SLAM: a volume from a freehand sweep, with or without a tracker, on recorded sweeps and on simulated ones."""
