@@ -1,0 +1,288 @@
+"""Levenberg-Marquardt on a pose graph: residuals, normal equations in 6x6 blocks, robust weights.
+
+Scales couple to every pose of a sweep; they are kept out of the sparse matrix as a border and solved by its Schur
+complement.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.errors import ReconstructionError
+from edge_runtime.optional import require
+from edge_runtime.slam import se3
+
+__all__ = ["Estimate", "Factors", "Progress", "Structure", "Weighting", "covariance", "minimise", "squared_norms"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Weighting = Callable[[Floats], tuple[Floats, float]]  # squared norms (m,) -> weights (m,) and the cost
+
+_LARGEST_DAMPING = 1e12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Factors:
+    """m measured motions. Node 0 is the world, so that a prior is a motion from the world to a pose.
+
+    `nodes` (m, 2); `tangents` (m, 6), the logarithms of what was measured; `whitening` (m, 6, 6), the inverses of the
+    covariances' lower Cholesky factors; `sweeps` (m,), the scale a motion's elevation is multiplied by, or -1;
+    `loops` (m,) bool.
+    """
+
+    nodes: Ints
+    tangents: Floats
+    whitening: Floats
+    sweeps: Ints
+    loops: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimate:
+    """`poses` (n, 4, 4), the world's own first, and `scales` (s,)."""
+
+    poses: Floats
+    scales: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Progress:
+    """Where an optimisation stands; `weights` (m,) are those of the last step."""
+
+    estimate: Estimate
+    weights: Floats
+    cost: float
+    iterations: int
+    converged: bool
+
+
+class Structure:
+    """Order of elimination and places of the blocks, for `nodes` (m, 2) of which `free` (n,) may move."""
+
+    def __init__(self, nodes: Ints, free: npt.NDArray[np.bool_]) -> None:
+        require("numba", "to optimise a pose graph")
+        from edge_runtime.slam import _graph_kernels
+
+        sparse = require("scipy.sparse", "to optimise a pose graph")
+        size = len(free)
+        between = nodes[free[nodes].all(axis=1)]
+        ones = np.ones(len(between))
+        graph = sparse.coo_array((ones, (between[:, 0], between[:, 1])), shape=(size, size)).tocsr()
+        graph = graph + graph.T
+        graph.data[:] = -1.0
+        degree = sparse.diags_array(1.0 - graph.sum(axis=1))
+        ordered = require("scipy.sparse.linalg", "to optimise a pose graph").splu(
+            (graph + degree).tocsc(),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
+        self.position = ordered.perm_c.astype(np.int64)
+        """(n,) the column of a node."""
+        self.free = free
+        columns = self.position[between]
+        graph = sparse.coo_array((ones, (columns[:, 0], columns[:, 1])), shape=(size, size)).tocsr()
+        graph = (graph + graph.T).tocsr()
+        self.pointers, self.rows = _graph_kernels.filled_pattern(
+            graph.indptr.astype(np.int64), graph.indices.astype(np.int64)
+        )
+        self.columns = self.position[nodes]
+        self.places = self._places(free[nodes])
+
+    def _places(self, moves: npt.NDArray[np.bool_]) -> Ints:
+        size = len(self.position)
+        keys = np.repeat(np.arange(size), np.diff(self.pointers)) * size + self.rows
+        high, low = self.columns.max(axis=1), self.columns.min(axis=1)
+        between = np.where(moves.all(axis=1), np.searchsorted(keys, low * size + high), -1)
+        return np.column_stack([np.where(moves, self.pointers[self.columns], -1), between])
+
+
+@dataclass(slots=True, eq=False)
+class _Normal:
+    """Normal equations in the order of elimination."""
+
+    blocks: Floats
+    gradient: Floats
+    border: Floats
+    corner: Floats
+    scale_gradient: Floats
+
+
+def _errors(factors: Factors, estimate: Estimate) -> tuple[Floats, Floats, Floats]:
+    """Motions `T_i_j` (m, 4, 4), residual tangents (m, 6) and the measured tangents with their elevation scaled."""
+    poses = estimate.poses
+    T = se3.inverse(poses[factors.nodes[:, 0]]) @ poses[factors.nodes[:, 1]]
+    scaled = factors.tangents.copy()
+    of = factors.sweeps >= 0
+    scaled[of, 5] *= estimate.scales[factors.sweeps[of]]
+    return T, se3.log(se3.exp(-scaled) @ T), scaled
+
+
+def squared_norms(factors: Factors, estimate: Estimate) -> Floats:
+    """Squared Mahalanobis norms (m,) of the residuals."""
+    _, errors, _ = _errors(factors, estimate)
+    return np.asarray((np.einsum("mab,mb->ma", factors.whitening, errors) ** 2).sum(axis=1))
+
+
+def _normal(structure: Structure, factors: Factors, estimate: Estimate, weights: Floats, sigma: float) -> _Normal:
+    from edge_runtime.slam import _graph_kernels
+
+    T, errors, scaled = _errors(factors, estimate)
+    to_second = factors.whitening @ se3.right_jacobian_inverse(errors)
+    jacobians = np.stack([-to_second @ se3.adjoint(se3.inverse(T)), to_second], axis=1)
+    scale_jacobians = np.zeros_like(errors)
+    of = factors.sweeps >= 0
+    # d Log(Z(s)^-1 T) / d s = -left_jacobian_inverse(residual) right_jacobian(scaled tangent) (0, 0, 0, 0, 0, v_z)
+    along = se3.right_jacobian(scaled[of])[..., 5] * factors.tangents[of, 5:]
+    back = factors.whitening[of] @ se3.right_jacobian_inverse(-errors[of])
+    scale_jacobians[of] = -(back @ along[..., None])[..., 0]
+    size, scales = len(structure.free), len(estimate.scales)
+    normal = _Normal(
+        np.zeros((len(structure.rows), 6, 6)),
+        np.zeros((size, 6)),
+        np.zeros((size, 6, scales)),
+        np.full(scales, sigma**-2),
+        (estimate.scales - 1) / sigma**2,
+    )
+    normal.blocks[structure.pointers[structure.position[~structure.free]]] = np.eye(6)
+    _graph_kernels.accumulate(
+        structure.columns,
+        structure.places,
+        factors.sweeps,
+        np.einsum("mab,mb->ma", factors.whitening, errors),
+        jacobians,
+        scale_jacobians,
+        weights,
+        normal.blocks,
+        normal.gradient,
+        normal.border,
+        normal.corner,
+        normal.scale_gradient,
+    )
+    return normal
+
+
+def _step(structure: Structure, normal: _Normal, damping: float) -> tuple[Floats, Floats] | None:
+    """The step of poses (n, 6) and scales (s,), or None where the damped matrix is not positive."""
+    from edge_runtime.slam import _graph_kernels
+
+    blocks = normal.blocks.copy()
+    diagonal = np.arange(6)
+    at = structure.pointers[:-1, None]
+    blocks[at, diagonal, diagonal] *= 1 + damping
+    if _graph_kernels.factorise(structure.pointers, structure.rows, blocks) >= 0:
+        return None
+    right = np.concatenate([-normal.gradient[..., None], normal.border], axis=2)
+    _graph_kernels.substitute(structure.pointers, structure.rows, blocks, right)
+    step, through = right[..., 0], right[..., 1:]
+    scale_step = np.zeros(0)
+    if len(normal.corner):
+        complement = np.diag(normal.corner * (1 + damping)) - np.einsum("nas,nat->st", normal.border, through)
+        scale_step = np.linalg.solve(complement, -normal.scale_gradient - np.einsum("nas,na->s", normal.border, step))
+        step = step - through @ scale_step
+    return step[structure.position], scale_step
+
+
+def minimise(
+    structure: Structure,
+    factors: Factors,
+    estimate: Estimate,
+    weighting: Weighting,
+    *,
+    scale_sigma: float,
+    iterations: int,
+    tolerance: float,
+    deadline: float = np.inf,
+) -> Progress:
+    """Reweighted Levenberg-Marquardt until no pose moves by more than `tolerance` (rad, mm).
+
+    At least one step is tried; none is begun that would, by the longest so far, end after `deadline` (perf_counter, s).
+    """
+
+    def cost_of(estimate: Estimate) -> tuple[Floats, float]:
+        weights, cost = weighting(squared_norms(factors, estimate))
+        return weights, cost + 0.5 * float(((estimate.scales - 1) ** 2).sum()) / scale_sigma**2
+
+    weights, cost = cost_of(estimate)
+    progress = Progress(estimate=estimate, weights=weights, cost=cost, iterations=0, converged=False)
+    damping, longest, began = 0.0, 0.0, time.perf_counter()
+    while progress.iterations < iterations and (progress.iterations == 0 or began + longest <= deadline):
+        normal = _normal(structure, factors, progress.estimate, progress.weights, scale_sigma)
+        progress, damping = _descend(structure, normal, progress, cost_of, damping, tolerance)
+        if progress.converged:
+            break
+        now = time.perf_counter()
+        longest, began = max(longest, now - began), now
+    return progress
+
+
+def _descend(
+    structure: Structure,
+    normal: _Normal,
+    progress: Progress,
+    cost_of: Callable[[Estimate], tuple[Floats, float]],
+    damping: float,
+    tolerance: float,
+) -> tuple[Progress, float]:
+    """One step that does not raise the cost, and the damping for the next. Raises `ReconstructionError` for none."""
+    while damping <= _LARGEST_DAMPING:
+        step = _step(structure, normal, damping)
+        if step is not None and np.isfinite(step[0]).all():
+            moved, scale_step = step
+            estimate = Estimate(progress.estimate.poses @ se3.exp(moved), progress.estimate.scales + scale_step)
+            weights, cost = cost_of(estimate)
+            # rounding of a sum of squares: a cost within it is not higher
+            if cost <= progress.cost * (1 + 1e-12) + 1e-12:
+                still = max(np.abs(moved).max(), np.abs(scale_step).max(initial=0.0)) <= tolerance and damping < 1e-3
+                after = replace(
+                    progress,
+                    estimate=estimate,
+                    weights=weights,
+                    cost=cost,
+                    iterations=progress.iterations + 1,
+                    converged=bool(still),
+                )
+                return after, 0.0 if damping < 1e-6 else damping / 10
+        damping = max(10 * damping, 1e-6)
+    raise ReconstructionError(
+        f"the pose graph cannot be improved from a cost of {progress.cost:.6g}: a pose is hardly held by its motions; "
+        "check the covariances, whose condition may be beyond double precision"
+    )
+
+
+def covariance(
+    structure: Structure,
+    factors: Factors,
+    estimate: Estimate,
+    weights: Floats,
+    nodes: Ints,
+    scale_sigma: float,
+) -> tuple[Floats, Floats]:
+    """Joint covariance (6k, 6k) of `nodes` (k,), right perturbations, and that of the scales (s, s).
+
+    Raises `ReconstructionError` where the normal equations are not positive.
+    """
+    from edge_runtime.slam import _graph_kernels
+
+    normal = _normal(structure, factors, estimate, weights, scale_sigma)
+    if _graph_kernels.factorise(structure.pointers, structure.rows, normal.blocks) >= 0:
+        raise ReconstructionError("the pose graph leaves a pose free: its covariance is not finite; add a motion to it")
+    size, scales = len(structure.free), len(estimate.scales)
+    columns = structure.position[nodes]
+    right = np.zeros((size, 6, 6 * len(nodes) + scales))
+    for k, column in enumerate(columns):
+        if structure.free[nodes[k]]:
+            right[column, :, 6 * k : 6 * k + 6] = np.eye(6)
+    right[..., 6 * len(nodes) :] = normal.border
+    _graph_kernels.substitute(structure.pointers, structure.rows, normal.blocks, right)
+    joint = right[columns, :, : 6 * len(nodes)].reshape(6 * len(nodes), 6 * len(nodes))
+    through = right[..., 6 * len(nodes) :]
+    of_scales = np.linalg.inv(np.diag(normal.corner) - np.einsum("nas,nat->st", normal.border, through))
+    mine = through[columns].reshape(6 * len(nodes), scales)
+    joint = joint + mine @ of_scales @ mine.T
+    return 0.5 * (joint + joint.T), of_scales
