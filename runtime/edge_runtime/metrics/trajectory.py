@@ -37,6 +37,7 @@ __all__ = [
     "from_previous",
     "landmark_errors",
     "pixel_errors",
+    "point_paths",
     "reference_points",
     "relative_error",
     "score_2024",
@@ -239,12 +240,18 @@ def reference_points(geometry: FrameGeometry, shape: tuple[int, int]) -> Floats:
     return np.column_stack([pixels @ image_from_pixel(geometry).T, np.zeros(3)])
 
 
+def point_paths(T_world_image: Floats, points: npt.ArrayLike = (0.0, 0.0, 0.0)) -> Floats:
+    """(N, P, 3) mm: where `points` (P, 3) or (3,) of each image lie in the frame of the first image."""
+    T = _poses(T_world_image)
+    return _placed(np.asarray(np.linalg.inv(T[:1]) @ T), points)
+
+
 def drift(T_true: Floats, T_estimated: Floats, points: npt.ArrayLike = (0.0, 0.0, 0.0)) -> Floats:
     """(N,) mm: distance between where the truth and the estimate put `points`, in the frame of the first image.
 
     The mean over `points` (P, 3) or (3,), in mm of the image frame; 0 for the first frame.
     """
-    true, estimated = (_anchored(T, points) for T in _same(T_true, T_estimated))
+    true, estimated = (point_paths(T, points) for T in _same(T_true, T_estimated))
     return np.asarray(np.linalg.norm(estimated - true, axis=-1).mean(axis=1))
 
 
@@ -254,7 +261,7 @@ def final_drift_over_path(T_true: Floats, T_estimated: Floats, points: npt.Array
     The final drift rate of RecON (utils/metric.py), with `reference_points`. A share: 0.05 is 5 %. Raises `ConfigError`
     where a point does not move.
     """
-    true, estimated = (_anchored(T, points) for T in _same(T_true, T_estimated))
+    true, estimated = (point_paths(T, points) for T in _same(T_true, T_estimated))
     path = np.linalg.norm(np.diff(true, axis=0), axis=-1).sum(axis=0)
     return _share(np.linalg.norm(estimated[-1] - true[-1], axis=-1), path, "its true path has the length 0")
 
@@ -265,7 +272,7 @@ def final_drift_over_distance(T_true: Floats, T_estimated: Floats, points: npt.A
     The final drift rate of DualTrack (ImFusionGmbH/DualTrack, src/utils/pose.py), which follows the origin alone. A
     share. It grows without bound on a sweep that returns. Raises `ConfigError` where a point ends where it began.
     """
-    true, estimated = (_anchored(T, points) for T in _same(T_true, T_estimated))
+    true, estimated = (point_paths(T, points) for T in _same(T_true, T_estimated))
     distance = np.linalg.norm(true[-1] - true[0], axis=-1)
     what = "it ends where it began; take the drift over the path"
     return _share(np.linalg.norm(estimated[-1] - true[-1], axis=-1), distance, what)
@@ -285,7 +292,7 @@ def absolute_error(
     """
     if align not in get_args(Alignment):
         raise ConfigError(f"align {align!r}; one of {', '.join(get_args(Alignment))} is allowed")
-    place = _anchored if align == "first" else _placed
+    place = point_paths if align == "first" else _placed
     true, estimated = (place(T, points).reshape(-1, 3) for T in _same(T_true, T_estimated))
     if align in ("rigid", "similarity"):
         scale, R, t = umeyama(estimated, true, scaled=align == "similarity")
@@ -366,10 +373,6 @@ def _placed(T: Floats, points: npt.ArrayLike) -> Floats:
     if at.ndim != 2 or at.shape[1] != 3 or not np.isfinite(at).all():
         raise ConfigError(f"points of shape {at.shape}; (P, 3) finite mm in the image frame are needed")
     return np.asarray(at @ np.swapaxes(T[:, :3, :3], 1, 2) + T[:, None, :3, 3])
-
-
-def _anchored(T: Floats, points: npt.ArrayLike) -> Floats:
-    return _placed(np.asarray(np.linalg.inv(T[:1]) @ T), points)
 
 
 def _share(part: Floats, whole: Floats, why: str) -> float:

@@ -121,7 +121,10 @@ def read_challenge_calibration(path: str | Path) -> ChallengeCalibration:
         raise SourceError(f"cannot read {path}: {error.strerror}") from error
     lines = [line.strip().strip(",") for line in text.split("\n")]
     scale, T_tool_mm = (_block(lines, name, path) for name in (SCALE, RIGID))
-    return challenge_calibration(scale, T_tool_mm)
+    try:
+        return challenge_calibration(scale, T_tool_mm)
+    except SourceFormatError as error:
+        raise SourceFormatError(f"{path}: {error}") from error
 
 
 def read_challenge_poses(path: str | Path, calibration: ChallengeCalibration) -> Floats:
@@ -168,7 +171,10 @@ def read_challenge_landmarks(path: str | Path, key: str, shape: tuple[int, int])
     """
     with _dataset(Path(path), key) as found:
         marks = np.asarray(found[()])
-    return challenge_landmarks(marks, shape)
+    try:
+        return challenge_landmarks(marks, shape)
+    except SourceFormatError as error:
+        raise SourceFormatError(f"{path}, {key}: {error}") from error
 
 
 def read_challenge_sweep(
@@ -243,7 +249,7 @@ def _block(lines: list[str], name: str, path: str | Path) -> Floats:
     try:
         matrix = np.array([[float(word) for word in line.split(",")] for line in lines[at : at + 4]])
     except ValueError as error:
-        raise SourceFormatError(f"{path}: beneath {name!r}: {error}") from error
+        raise SourceFormatError(f"{path}: beneath {name!r} four rows of four numbers are needed: {error}") from error
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         raise SourceFormatError(f"{path}: beneath {name!r} stand {matrix.shape} numbers; 4 x 4 finite ones are needed")
     return matrix
