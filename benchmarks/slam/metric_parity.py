@@ -120,7 +120,7 @@ def _counting_error() -> float:
     chord = 2 * np.sin(0.05)
     expected = {(5, 1, 1): 0.0, (5, 2, 1): chord * case.scale[0, 0], (5, 1, 2): chord * case.scale[1, 1]}
     expected |= {(4, 30, 20): 0.0, (6, 30, 20): 0.0}
-    return max(abs(streamed(case, [mark])["gle"] - value) for mark, value in expected.items())
+    return max(abs(streamed(case, [mark])["gle"] - float(value)) for mark, value in expected.items())
 
 
 def measure_metric_parity() -> list[Figure]:

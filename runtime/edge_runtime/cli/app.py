@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edge_runtime.cli.calibrate import register as register_calibrate
+from edge_runtime.cli.evaluate import register as register_evaluate
 from edge_runtime.cli.guard import Json, emit_json, guarded, new_app
 from edge_runtime.cli.options import Edge, Provider, Runner, Trust
 from edge_runtime.cli.reconstruct import register as register_reconstruct
@@ -24,6 +25,7 @@ register_reconstruct(app)
 register_warmup(app)
 register_calibrate(app)
 register_volume(app)
+register_evaluate(app)
 
 
 @app.command()
