@@ -8,4 +8,5 @@ __all__ = ["ROWS"]
 
 ROWS = [
     row_of("benchmarks.slam.metric_parity", "metric_parity", "trajectory errors against brute force"),
+    row_of("benchmarks.slam.imu", "imu_rotation", "simulated: orientation by gyro and gravity after a minute"),
 ]
