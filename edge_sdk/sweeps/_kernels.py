@@ -7,16 +7,18 @@ strength are a hash of (seed, i, j, k). So the field has no border, and a place 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.compiled import compiled, inlined
 
-__all__ = ["add_scatterers", "add_surface", "blur_columns", "show"]
+__all__ = ["Tables", "add_scatterers", "add_surface", "blur_columns", "show"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
 PHASES = 4096
@@ -34,111 +36,133 @@ def _hash(seed: int, i: int, j: int, k: int) -> np.uint64:
     return np.uint64(h ^ (h >> np.uint64(31)))
 
 
-@compiled
-def add_scatterers(
-    grid: F32,
-    R: F64,
-    t: F64,
-    seed: int,
-    pitch: float,
-    squeeze: float,
-    pixel: F64,
-    sigma_z: F32,
-    reach: float,
-    wave_number: float,
-    gauss: F32,
-    carrier: F32,
-    taps_y: F32,
-    taps_x: F32,
-    levels: U8,
-    amplitude: F32,
-    origin: F64,
-    voxel: float,
-) -> int:
-    """Add the echoes of all scatterers near the image plane to `grid` (2, W, H); returns how many there were.
+class Tables(NamedTuple):
+    """What the loop over scatterers looks up; lengths in mm.
 
-    Axis order of `R` (3, 3), `t` (3,) is `tissue <- image`, mm. `squeeze` is 1 - c; `pixel` (column_mm, row_mm);
-    `sigma_z` (H,) mm per row, the slice reaching `reach` of them; `wave_number` 4 pi f / c in rad/mm. `gauss`
-    (M, 2) complex strengths, `carrier` (PHASES, 2) cosine and sine, `taps_y`, `taps_x` (STEPS + 1, n) weights of a
-    scatterer between two pixels. `levels` (Z, Y, X) with `origin` (x, y, z) and `voxel` mm choose `amplitude` (256,).
+    `pitch` of the lattice, `pixel` (column_mm, row_mm), `sigma_z` (H,) of the slice, which reaches `reach` of them;
+    `wave_number` 4 pi f / c in rad/mm. `strengths` (4096, 2) complex, `carrier` (PHASES, 2) cosine and sine, `taps_y`,
+    `taps_x` (STEPS + 1, n) weights of a scatterer between pixels. `levels` (Z, Y, X) with `origin` (x, y, z) and
+    `voxel` choose `amplitude` (256,).
+    """
+
+    seed: int
+    pitch: float
+    pixel: F64
+    sigma_z: F32
+    reach: float
+    wave_number: float
+    strengths: F32
+    carrier: F32
+    taps_y: F32
+    taps_x: F32
+    levels: U8
+    amplitude: F32
+    origin: F64
+    voxel: float
+
+
+@compiled
+def _bounds(R: F64, t: F64, size: F64, margin: F64) -> F64:
+    """Least and greatest coordinate (2, 3) in the tissue of the box of the image, `size` (x, y), grown by `margin`."""
+    out = np.empty((2, 3))
+    for axis in range(3):
+        least, most = t[axis] - abs(R[axis, 2]) * margin[2], t[axis] + abs(R[axis, 2]) * margin[2]
+        for side in range(2):
+            a, b = -R[axis, side] * margin[side], R[axis, side] * (size[side] + margin[side])
+            least += min(a, b)
+            most += max(a, b)
+        out[0, axis], out[1, axis] = least, most
+    return out
+
+
+@inlined
+def _amplitude_at(x: float, y: float, z: float, tables: Tables) -> float:
+    """Strength of the tissue at a place: that of the nearest voxel, at the border that of the border."""
+    levels, origin, voxel = tables.levels, tables.origin, tables.voxel
+    i = min(max(int((x - origin[0]) / voxel + 0.5), 0), levels.shape[2] - 1)
+    j = min(max(int((y - origin[1]) / voxel + 0.5), 0), levels.shape[1] - 1)
+    k = min(max(int((z - origin[2]) / voxel + 0.5), 0), levels.shape[0] - 1)
+    return float(tables.amplitude[levels[k, j, i]])
+
+
+@inlined
+def _lay_down(grid: F32, re: float, im: float, u: float, v: float, tables: Tables) -> None:
+    """Spread one echo over the pixels around column `u`, row `v`."""
+    taps_x, taps_y = tables.taps_x, tables.taps_y
+    half_x, half_y = taps_x.shape[1] // 2, taps_y.shape[1] // 2
+    column, row = math.floor(u + 0.5), math.floor(v + 0.5)
+    fx, fy = int((u - column + 0.5) * STEPS), int((v - row + 0.5) * STEPS)
+    first, last = max(0, half_y - row), min(taps_y.shape[1], grid.shape[2] + half_y - row)
+    for m in range(max(0, half_x - column), min(taps_x.shape[1], grid.shape[1] + half_x - column)):
+        wx = taps_x[fx, m]
+        wre, wim = re * wx, im * wx
+        for n in range(first, last):
+            grid[0, column + m - half_x, row + n - half_y] += wre * taps_y[fy, n]
+            grid[1, column + m - half_x, row + n - half_y] += wim * taps_y[fy, n]
+
+
+@inlined
+def _add_one(grid: F32, R: F64, t: F64, squeeze: float, cell: I64, tables: Tables) -> None:
+    """The scatterer of one cell, if it lies in the slice."""
+    half_x, half_y = tables.taps_x.shape[1] // 2, tables.taps_y.shape[1] // 2
+    width, height, pitch = grid.shape[1], grid.shape[2], tables.pitch
+    h = _hash(tables.seed, cell[0], cell[1], cell[2])
+    px = (cell[0] + (np.int64(h & np.uint64(1023)) + 0.5) / 1024) * pitch
+    py = (cell[1] + (np.int64((h >> np.uint64(10)) & np.uint64(1023)) + 0.5) / 1024) * pitch
+    pz = (cell[2] + (np.int64((h >> np.uint64(20)) & np.uint64(1023)) + 0.5) / 1024) * pitch
+    d0, d1, d2 = px - t[0], py - t[1], pz - t[2]
+    z = R[0, 2] * d0 + R[1, 2] * d1 + R[2, 2] * d2
+    y = (R[0, 1] * d0 + R[1, 1] * d1 + R[2, 1] * d2) * squeeze
+    u, v = (R[0, 0] * d0 + R[1, 0] * d1 + R[2, 0] * d2) / tables.pixel[0], y / tables.pixel[1]
+    if v < -half_y - 0.5 or v >= height + half_y - 0.5 or u < -half_x - 0.5 or u >= width + half_x - 0.5:
+        return
+    sigma = tables.sigma_z[min(max(int(v), 0), height - 1)]
+    if abs(z) > tables.reach * sigma:
+        return
+    weight = _amplitude_at(px, py, pz, tables) * math.exp(-0.5 * (z / sigma) ** 2)
+    which = np.int64(h >> np.uint64(30)) & (len(tables.strengths) - 1)
+    phase = int(y * (tables.wave_number * PHASES / (2 * math.pi)) + 1e6 * PHASES) & (PHASES - 1)
+    c, s = tables.carrier[phase, 0] * weight, tables.carrier[phase, 1] * weight
+    re = c * tables.strengths[which, 0] - s * tables.strengths[which, 1]
+    im = c * tables.strengths[which, 1] + s * tables.strengths[which, 0]
+    _lay_down(grid, re, im, u, v, tables)
+
+
+@compiled
+def add_scatterers(grid: F32, R: F64, t: F64, squeeze: float, tables: Tables) -> None:
+    """Add the echoes of all scatterers near the image plane to `grid` (2, W, H).
+
+    `R` (3, 3), `t` (3,) mm: tissue <- image; `squeeze` is 1 - compression. Every line of cells along the lattice
+    axis nearest to the image normal is followed from one side of the slice to the other.
     """
     width, height = grid.shape[1], grid.shape[2]
-    nx, ny = taps_x.shape[1], taps_y.shape[1]
-    half_x, half_y = nx // 2, ny // 2
-    span_x, span_y = (width - 1 + half_x) * pixel[0], (height - 1 + half_y) * pixel[1] / squeeze
-    widest = reach * max(sigma_z[0], sigma_z[height - 1], sigma_z.max())
+    pixel, sigma_z, pitch = tables.pixel, tables.sigma_z, tables.pitch
+    size = np.array([(width - 1) * pixel[0], (height - 1) * pixel[1] / squeeze])
+    margin = np.array([tables.taps_x.shape[1] * pixel[0], tables.taps_y.shape[1] * pixel[1], 0.0])
+    margin[2] = tables.reach * sigma_z.max()
+    box = _bounds(R, t, size, margin)
     k = 0
     for axis in range(3):
         if abs(R[axis, 2]) > abs(R[k, 2]):
             k = axis
-    a, b = (k + 1) % 3, (k + 2) % 3
-    low, high = np.full(3, np.inf), np.full(3, -np.inf)
-    for corner in range(8):
-        x = span_x if corner & 1 else -half_x * pixel[0]
-        y = span_y if corner & 2 else -half_y * pixel[1]
-        z = widest if corner & 4 else -widest
-        for axis in range(3):
-            p = R[axis, 0] * x + R[axis, 1] * y + R[axis, 2] * z + t[axis]
-            low[axis], high[axis] = min(low[axis], p), max(high[axis], p)
-    turn = wave_number * PHASES / (2 * math.pi)
-    mask_phase, mask_gauss = PHASES - 1, len(gauss) - 1
-    depth_z, depth_y, depth_x = levels.shape
-    cell, p = np.zeros(3, np.int64), np.zeros(3)
-    count = 0
-    for ia in range(math.floor(low[a] / pitch), math.floor(high[a] / pitch) + 1):
-        for ib in range(math.floor(low[b] / pitch), math.floor(high[b] / pitch) + 1):
-            # the line of cells along k cuts the image plane at height s; q there
+    a, b, stretch = (k + 1) % 3, (k + 2) % 3, 1 / abs(R[k, 2])
+    cell = np.zeros(3, np.int64)
+    for ia in range(math.floor(box[0, a] / pitch), math.floor(box[1, a] / pitch) + 1):
+        for ib in range(math.floor(box[0, b] / pitch), math.floor(box[1, b] / pitch) + 1):
+            # the line of cells cuts the image plane at s along axis k, at (x, y) of the image
             pa, pb = (ia + 0.5) * pitch - t[a], (ib + 0.5) * pitch - t[b]
             s = -(R[a, 2] * pa + R[b, 2] * pb) / R[k, 2]
-            x0 = R[a, 0] * pa + R[b, 0] * pb + R[k, 0] * s
-            y0 = R[a, 1] * pa + R[b, 1] * pb + R[k, 1] * s
-            stretch = 1 / abs(R[k, 2])
-            row0 = int(min(max(y0 * squeeze / pixel[1], 0.0), height - 1.0))
-            near = (reach * sigma_z[row0] * 1.03 + 0.9 * pitch) * stretch
-            lean = (near + pitch) * (1 + abs(R[k, 0]) + abs(R[k, 1]))
-            if x0 < -lean or x0 > span_x + lean or y0 < -lean or y0 > span_y + lean:
+            x = R[a, 0] * pa + R[b, 0] * pb + R[k, 0] * s
+            y = R[a, 1] * pa + R[b, 1] * pb + R[k, 1] * s
+            row = int(min(max(y * squeeze / pixel[1], 0.0), height - 1.0))
+            near = (tables.reach * sigma_z[row] * 1.05 + pitch) * stretch
+            lean_x, lean_y = margin[0] + pitch + near * abs(R[k, 0]), margin[1] + pitch + near * abs(R[k, 1])
+            if x < -lean_x or x > size[0] + lean_x or y < -lean_y or y > size[1] + lean_y:
                 continue
-            first = math.floor((s + t[k] - near) / pitch)
-            last = math.floor((s + t[k] + near) / pitch)
-            for ik in range(first, last + 1):
-                cell[a], cell[b], cell[k] = ia, ib, ik
-                h = _hash(seed, cell[0], cell[1], cell[2])
-                p[0] = (cell[0] + (np.int64(h & np.uint64(1023)) + 0.5) / 1024) * pitch
-                p[1] = (cell[1] + (np.int64((h >> np.uint64(10)) & np.uint64(1023)) + 0.5) / 1024) * pitch
-                p[2] = (cell[2] + (np.int64((h >> np.uint64(20)) & np.uint64(1023)) + 0.5) / 1024) * pitch
-                d0, d1, d2 = p[0] - t[0], p[1] - t[1], p[2] - t[2]
-                z = R[0, 2] * d0 + R[1, 2] * d1 + R[2, 2] * d2
-                y = (R[0, 1] * d0 + R[1, 1] * d1 + R[2, 1] * d2) * squeeze
-                v = y / pixel[1]
-                row = math.floor(v + 0.5)
-                if row < -half_y or row >= height + half_y:
-                    continue
-                sigma = sigma_z[min(max(row, 0), height - 1)]
-                if abs(z) > reach * sigma:
-                    continue
-                u = (R[0, 0] * d0 + R[1, 0] * d1 + R[2, 0] * d2) / pixel[0]
-                column = math.floor(u + 0.5)
-                if column < -half_x or column >= width + half_x:
-                    continue
-                iz = min(max(int((p[2] - origin[2]) / voxel + 0.5), 0), depth_z - 1)
-                iy = min(max(int((p[1] - origin[1]) / voxel + 0.5), 0), depth_y - 1)
-                ix = min(max(int((p[0] - origin[0]) / voxel + 0.5), 0), depth_x - 1)
-                weight = amplitude[levels[iz, iy, ix]] * math.exp(-0.5 * (z / sigma) ** 2)
-                which = np.int64(h >> np.uint64(30)) & mask_gauss
-                phase = int(y * turn + 1e6 * PHASES) & mask_phase
-                c, si = carrier[phase, 0] * weight, carrier[phase, 1] * weight
-                re = c * gauss[which, 0] - si * gauss[which, 1]
-                im = c * gauss[which, 1] + si * gauss[which, 0]
-                fx, fy = int((u - column + 0.5) * STEPS), int((v - row + 0.5) * STEPS)
-                count += 1
-                y_first, y_last = max(0, half_y - row), min(ny, height + half_y - row)
-                for m in range(max(0, half_x - column), min(nx, width + half_x - column)):
-                    wx = taps_x[fx, m]
-                    wre, wim = re * wx, im * wx
-                    for n in range(y_first, y_last):
-                        grid[0, column + m - half_x, row + n - half_y] += wre * taps_y[fy, n]
-                        grid[1, column + m - half_x, row + n - half_y] += wim * taps_y[fy, n]
-    return count
+            cell[a], cell[b] = ia, ib
+            for ik in range(math.floor((s + t[k] - near) / pitch), math.floor((s + t[k] + near) / pitch) + 1):
+                cell[k] = ik
+                _add_one(grid, R, t, squeeze, cell, tables)
 
 
 @compiled

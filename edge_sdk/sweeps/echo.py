@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.simulate._checks import require
 from edge_sdk.sweeps.anatomy import Anatomy
 from edge_sdk.sweeps.settings import MIN_SIGMA_PIXELS, Receiver, SweepProbe
+
+if TYPE_CHECKING:
+    from edge_sdk.sweeps._kernels import Tables
 
 __all__ = ["EchoField"]
 
@@ -31,10 +36,7 @@ class EchoField:
         height, width = probe.shape
         depth = np.arange(height) * probe.row_mm
         self._pixel = np.array([probe.column_mm, probe.row_mm])
-        self._sigma_z = probe.elevation_sigma(depth).astype(np.float32)
-        sigma_y, sigma_x = probe.axial_sigma_mm / probe.row_mm, probe.lateral_sigma(depth) / probe.column_mm
-        self._sigma_y = sigma_y
-        self._taps_y, self._taps_x = _taps(sigma_y), _taps(MIN_SIGMA_PIXELS)
+        sigma_x = probe.lateral_sigma(depth) / probe.column_mm
         # a Gaussian of 0.8 pixels is laid down, the rest of the beam's width follows row by row
         rest = np.sqrt(np.maximum(sigma_x**2 - MIN_SIGMA_PIXELS**2, 1e-6))
         k = np.arange(-int(np.ceil(REACH * rest.max())), int(np.ceil(REACH * rest.max())) + 1)
@@ -43,16 +45,34 @@ class EchoField:
         beam = np.pi * probe.density_mm3 * probe.axial_sigma_mm * probe.elevation_sigma(depth)
         laid = np.sqrt(np.pi) * sigma_x * probe.column_mm * (MIN_SIGMA_PIXELS / sigma_x) ** 2 * blur.sum(0) ** 2
         self._blur = (blur / np.sqrt(beam * laid)).astype(np.float32)
-        strength = np.clip(np.rint(2 * anatomy.strength_db) + 160, 0, 255)
-        self._levels = strength.astype(np.uint8)
-        self._amplitude = (10 ** ((np.arange(256) - 160) / 40)).astype(np.float32)
-        self._gauss = _strengths()
-        turn = 2 * np.pi * (np.arange(4096) + 0.5) / 4096
-        self._carrier = np.stack([np.cos(turn), np.sin(turn)], 1).astype(np.float32)
-        self._wave_number = 4 * np.pi * probe.frequency_mhz / SOUND_MM_US
-        self._seed = int(np.random.default_rng(anatomy.seed).integers(1 << 62))
+        self._tables = self._lookups()
         self._laid = np.empty((2, width, height), np.float32)
         self.field = np.empty((2, width, height), np.float32)
+
+    def _lookups(self) -> Tables:
+        from edge_sdk.sweeps._kernels import Tables
+
+        anatomy, probe = self.anatomy, self.probe
+        levels = np.clip(np.rint(2 * anatomy.strength_db) + 160, 0, 255)  # half dB from -80 dB
+        turn = 2 * np.pi * (np.arange(4096) + 0.5) / 4096
+        circle = np.stack([np.cos(turn), np.sin(turn)], 1).astype(np.float32)
+        return Tables(
+            seed=int(np.random.default_rng(anatomy.seed).integers(1 << 62)),
+            pitch=probe.density_mm3 ** (-1 / 3),
+            pixel=self._pixel,
+            sigma_z=probe.elevation_sigma(np.arange(probe.shape[0]) * probe.row_mm).astype(np.float32),
+            reach=REACH,
+            wave_number=4 * np.pi * probe.frequency_mhz / SOUND_MM_US,
+            # of modulus 1 and evenly spread phases: sums of few are nearer to Gaussian than those of Gaussian strengths
+            strengths=circle,
+            carrier=circle,
+            taps_y=_taps(probe.axial_sigma_mm / probe.row_mm),
+            taps_x=_taps(MIN_SIGMA_PIXELS),
+            levels=levels.astype(np.uint8),
+            amplitude=(10 ** ((np.arange(256) - 160) / 40)).astype(np.float32),
+            origin=anatomy.origin_mm,
+            voxel=anatomy.voxel_mm,
+        )
 
     def receive(self, T_tissue_image: npt.NDArray[np.float64], compression: float = 0.0) -> F32:
         """The field (2, W, H) float32, real and imaginary part, at rigid `T_tissue_image` (4, 4) in mm.
@@ -65,26 +85,7 @@ class EchoField:
         R = np.ascontiguousarray(T_tissue_image[:3, :3], np.float64)
         t = np.ascontiguousarray(T_tissue_image[:3, 3], np.float64)
         self._laid[:] = 0
-        where = (self.anatomy.origin_mm, self.anatomy.voxel_mm)
-        kernels.add_scatterers(
-            self._laid,
-            R,
-            t,
-            self._seed,
-            self.probe.density_mm3 ** (-1 / 3),
-            1 - compression,
-            self._pixel,
-            self._sigma_z,
-            REACH,
-            self._wave_number,
-            self._gauss,
-            self._carrier,
-            self._taps_y,
-            self._taps_x,
-            self._levels,
-            self._amplitude,
-            *where,
-        )
+        kernels.add_scatterers(self._laid, R, t, 1 - compression, self._tables)
         if np.isfinite(self.anatomy.bone_mm).any():
             self._add_bone(R, t, 1 - compression)
         kernels.blur_columns(self._laid, self._blur, self.field)
@@ -100,13 +101,13 @@ class EchoField:
             t,
             squeeze,
             self._pixel,
-            self._wave_number,
+            self._tables.wave_number,
             self.anatomy.bone_mm,
             self.anatomy.origin_mm,
             self.anatomy.voxel_mm,
             10 ** (SURFACE_DB / 20) / along,
             10 ** (SHADOW_DB / 20),
-            self._sigma_y,
+            self.probe.axial_sigma_mm / self.probe.row_mm,
         )
 
     def show(
@@ -137,9 +138,3 @@ def _taps(sigma: float) -> F32:
     half = int(np.ceil(REACH * sigma))
     place = (np.arange(65) + 0.5) / 64 - 0.5
     return np.exp(-0.5 * ((np.arange(-half, half + 1) - place[:, None]) / sigma) ** 2).astype(np.float32)
-
-
-def _strengths() -> F32:
-    """4096 strengths (4096, 2) of modulus 1 and evenly spread phases: nearer to Gaussian sums than Gaussian ones."""
-    phase = 2 * np.pi * np.arange(4096) / 4096
-    return np.stack([np.cos(phase), np.sin(phase)], 1).astype(np.float32)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edge_runtime.frame import FrameGeometry, Rectangle
 from edge_sdk.simulate._checks import require, require_positive, require_shape
 
-__all__ = ["Disturbance", "Receiver", "SweepProbe"]
+__all__ = ["MIN_SIGMA_PIXELS", "Disturbance", "Receiver", "SweepProbe"]
 
 MIN_SIGMA_PIXELS = 0.8  # a narrower pulse is not resolved by the rows
 
