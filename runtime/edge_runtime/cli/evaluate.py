@@ -42,7 +42,7 @@ def evaluate_sweep(
         Path, typer.Argument(metavar="TRUTH", help="Recording, TUS-REC .h5 or folder, or text with poses of images.")
     ],
     estimates: Annotated[
-        list[Path], typer.Argument(metavar="ESTIMATE...", help="Estimated poses: text, .h5, or a folder like TRUTH's.")
+        list[Path], typer.Argument(metavar="ESTIMATE", help="Estimated poses: text, .h5, or a folder like TRUTH's.")
     ],
     calibration: Annotated[
         Path | None, _option("calib_matrix.csv of the challenge, or ImageToProbe of a recording.", "FILE")

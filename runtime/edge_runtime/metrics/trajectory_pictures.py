@@ -28,6 +28,7 @@ VIEWS = (
     ("From above: elevation to the right, lateral down", 0),
     ("From the side: elevation to the right, depth down", 1),
 )
+LARGEST = 90.0  # px per mm, at which the shortest scale bar ends
 STEPS = (1, 2, 2.5, 5)
 
 
@@ -61,7 +62,7 @@ def _draw_views(cv2: ModuleType, canvas: Picture, true: Floats, drawn: Mapping[s
     """Two projections of all paths at one scale, with the first place marked by a ring and the last by a dot."""
     every = np.concatenate([true, *drawn.values()])
     low, span = every.min(axis=0), np.maximum(np.ptp(every, axis=0), 1e-6)
-    scale = min((PATHS - 40) / span[2], (SIDE - 40) / max(span[0], span[1]))
+    scale = min((PATHS - 40) / span[2], (SIDE - 40) / max(span[0], span[1]), LARGEST)
     for k, (title, axis) in enumerate(VIEWS):
         top = TOP + k * (SIDE + GAP)
         write_text(cv2, canvas, title, (MARGIN, top - 24), 12, FAINT)
@@ -70,7 +71,7 @@ def _draw_views(cv2: ModuleType, canvas: Picture, true: Floats, drawn: Mapping[s
         centre = (low + span / 2)[[2, axis]]
         for path, colour in zip([true, *drawn.values()], (TEXT, *ESTIMATES), strict=False):
             at = middle + scale * (path[:, [2, axis]] - centre)
-            _line(cv2, canvas, at, colour)
+            _line(cv2, canvas, at, colour, 5 if path is true else 2)
             cv2.circle(canvas, _pixel(at[0]), 5, colour, 1, cv2.LINE_AA)
             cv2.circle(canvas, _pixel(at[-1]), 4, colour, -1, cv2.LINE_AA)
     foot = canvas.shape[0] - 34
@@ -94,7 +95,7 @@ def _draw_drift(cv2: ModuleType, canvas: Picture, drifts: Mapping[str, Floats]) 
         write_text(cv2, canvas, f"{k * step:g}", (left - 44, y - 8), 11, FAINT)
     for values, colour in zip(drifts.values(), ESTIMATES, strict=False):
         x = left + np.arange(count) * (right - left) / max(count - 1, 1)
-        _line(cv2, canvas, np.column_stack([x, foot - values / (lines * step) * (foot - top)]), colour)
+        _line(cv2, canvas, np.column_stack([x, foot - values / (lines * step) * (foot - top)]), colour, 2)
     write_text(cv2, canvas, "0", (left, foot + 10), 11, FAINT)
     write_text(cv2, canvas, f"frame {count - 1}", (right - 76, foot + 10), 11, FAINT)
 
@@ -105,8 +106,8 @@ def _round_step(highest: float) -> float:
     return float(next((n * power for n in STEPS if highest <= 6 * n * power), 10 * power))
 
 
-def _line(cv2: ModuleType, canvas: Picture, at: Floats, colour: Colour) -> None:
-    cv2.polylines(canvas, [np.round(at * 16).astype(np.int32)], False, colour, 2, cv2.LINE_AA, 4)
+def _line(cv2: ModuleType, canvas: Picture, at: Floats, colour: Colour, px: int) -> None:
+    cv2.polylines(canvas, [np.round(at * 16).astype(np.int32)], False, colour, px, cv2.LINE_AA, 4)
 
 
 def _pixel(at: Floats) -> tuple[int, int]:

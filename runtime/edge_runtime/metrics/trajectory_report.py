@@ -124,15 +124,15 @@ def _one(
             rates[name] = rate(T, estimate, points)
         except ConfigError as error:
             reasons[name] = str(error)
+    if isinstance(ranked, str):
+        reasons["score_2024"] = ranked
     if still is None:
-        reasons |= dict.fromkeys(("gle_mm", "lle_mm", "score_2025"), "no landmarks were given")
+        reasons |= dict.fromkeys(("gle_mm", "lle_mm", "score_2025", "score_2024"), "no landmarks were given")
     else:
         try:
             score = score_2025(errors, still)
         except ConfigError as error:
             reasons["score_2025"] = str(error)
-    if isinstance(ranked, str):
-        reasons["score_2024"] = ranked
     way, step = drift(T, estimate, points), relative_error(T, estimate)
     values: dict[str, float | None] = {
         "gpe_mm": errors.gpe,
