@@ -6,9 +6,8 @@ complement.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,17 @@ from edge_runtime.errors import ReconstructionError
 from edge_runtime.optional import require
 from edge_runtime.slam import se3
 
-__all__ = ["Estimate", "Factors", "Progress", "Structure", "Weighting", "covariance", "minimise", "squared_norms"]
+__all__ = [
+    "Estimate",
+    "Factors",
+    "Progress",
+    "Structure",
+    "Weighting",
+    "check_held",
+    "covariance",
+    "squared_norms",
+    "steps",
+]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -102,6 +111,20 @@ class Structure:
         return np.column_stack([np.where(moves, self.pointers[self.columns], -1), between])
 
 
+def check_held(nodes: Ints, free: npt.NDArray[np.bool_], advice: str) -> None:
+    """`ReconstructionError`, which ends with `advice`, unless `nodes` (m, 2) join every free pose to the world."""
+    sparse, graphs = (require(f"scipy.sparse{part}", "to optimise a pose graph") for part in ("", ".csgraph"))
+    nodes = np.where(free[nodes], nodes, 0)
+    joined = sparse.coo_array((np.ones(len(nodes)), (nodes[:, 0], nodes[:, 1])), shape=(len(free), len(free)))
+    _, component = graphs.connected_components(joined, directed=False)
+    loose = np.flatnonzero((component != component[0]) & free) - 1
+    if len(loose):
+        raise ReconstructionError(
+            f"{len(loose)} of {len(free) - 1} poses are joined to no fixed pose and no prior, the first is pose "
+            f"{loose[0]}; {advice}"
+        )
+
+
 @dataclass(slots=True, eq=False)
 class _Normal:
     """Normal equations in the order of elimination."""
@@ -113,33 +136,58 @@ class _Normal:
     scale_gradient: Floats
 
 
-def _errors(factors: Factors, estimate: Estimate) -> tuple[Floats, Floats, Floats]:
-    """Motions `T_i_j` (m, 4, 4), residual tangents (m, 6) and the measured tangents with their elevation scaled."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Residuals:
+    """Of m factors: motions `T_i_j` and residual motions (m, 4, 4), residual tangents and these whitened (m, 6)."""
+
+    motions: Floats
+    beyond: Floats
+    tangents: Floats
+    whitened: Floats
+
+
+def _residuals(factors: Factors, estimate: Estimate) -> _Residuals:
     poses = estimate.poses
     T = se3.inverse(poses[factors.nodes[:, 0]]) @ poses[factors.nodes[:, 1]]
+    beyond = se3.exp(-_scaled(factors, estimate)) @ T
+    tangents = se3.log(beyond)
+    return _Residuals(T, beyond, tangents, (factors.whitening @ tangents[..., None])[..., 0])
+
+
+def _scaled(factors: Factors, estimate: Estimate) -> Floats:
+    """The measured tangents (m, 6), their elevation multiplied by the scale of their sweep."""
     scaled = factors.tangents.copy()
     of = factors.sweeps >= 0
     scaled[of, 5] *= estimate.scales[factors.sweeps[of]]
-    return T, se3.log(se3.exp(-scaled) @ T), scaled
+    return scaled
 
 
 def squared_norms(factors: Factors, estimate: Estimate) -> Floats:
     """Squared Mahalanobis norms (m,) of the residuals."""
-    _, errors, _ = _errors(factors, estimate)
-    return np.asarray((np.einsum("mab,mb->ma", factors.whitening, errors) ** 2).sum(axis=1))
+    return np.asarray((_residuals(factors, estimate).whitened ** 2).sum(axis=1))
 
 
-def _normal(structure: Structure, factors: Factors, estimate: Estimate, weights: Floats, sigma: float) -> _Normal:
+def _normal(
+    structure: Structure,
+    factors: Factors,
+    estimate: Estimate,
+    weights: Floats,
+    sigma: float,
+    residuals: _Residuals | None = None,
+) -> _Normal:
     from edge_runtime.slam import _graph_kernels
 
-    T, errors, scaled = _errors(factors, estimate)
-    to_second = factors.whitening @ se3.right_jacobian_inverse(errors)
-    jacobians = np.stack([-to_second @ se3.adjoint(se3.inverse(T)), to_second], axis=1)
-    scale_jacobians = np.zeros_like(errors)
+    residuals = _residuals(factors, estimate) if residuals is None else residuals
+    to_second = factors.whitening @ se3.right_jacobian_inverse(residuals.tangents)
+    jacobians = np.stack([-to_second @ se3.adjoint(se3.inverse(residuals.motions)), to_second], axis=1)
+    scale_jacobians = np.zeros_like(residuals.tangents)
     of = factors.sweeps >= 0
-    # d Log(Z(s)^-1 T) / d s = -left_jacobian_inverse(residual) right_jacobian(scaled tangent) (0, 0, 0, 0, 0, v_z)
-    along = se3.right_jacobian(scaled[of])[..., 5] * factors.tangents[of, 5:]
-    back = factors.whitening[of] @ se3.right_jacobian_inverse(-errors[of])
+    # d Log(E) / d s, E = Z(s)^-1 T, is -right_jacobian_inverse(Log E) adjoint(E^-1) right_jacobian(Log Z(s)) (0, v_z);
+    # the last product is a translation, that of Exp of the same tangent with its rotation turned round
+    along = np.zeros((int(of.sum()), 6))
+    along[:, :3], along[:, 5] = -factors.tangents[of, :3], factors.tangents[of, 5]
+    along = np.concatenate([np.zeros((len(along), 3)), se3.exp(along)[:, :3, 3]], axis=1)
+    back = to_second[of] @ se3.adjoint(se3.inverse(residuals.beyond[of]))
     scale_jacobians[of] = -(back @ along[..., None])[..., 0]
     size, scales = len(structure.free), len(estimate.scales)
     normal = _Normal(
@@ -154,7 +202,7 @@ def _normal(structure: Structure, factors: Factors, estimate: Estimate, weights:
         structure.columns,
         structure.places,
         factors.sweeps,
-        np.einsum("mab,mb->ma", factors.whitening, errors),
+        residuals.whitened,
         jacobians,
         scale_jacobians,
         weights,
@@ -188,7 +236,7 @@ def _step(structure: Structure, normal: _Normal, damping: float) -> tuple[Floats
     return step[structure.position], scale_step
 
 
-def minimise(
+def steps(
     structure: Structure,
     factors: Factors,
     estimate: Estimate,
@@ -197,27 +245,24 @@ def minimise(
     scale_sigma: float,
     iterations: int,
     tolerance: float,
-    deadline: float = np.inf,
-) -> Progress:
-    """Reweighted Levenberg-Marquardt until no pose moves by more than `tolerance` (rad, mm).
+) -> Generator[Progress, None, Progress]:
+    """Reweighted Levenberg-Marquardt, a step at a time, until no pose moves by more than `tolerance` (rad, mm).
 
-    At least one step is tried; none is begun that would, by the longest so far, end after `deadline` (perf_counter, s).
+    Returns where it ended, converged or after `iterations` steps; raises `ReconstructionError` where no step helps.
     """
 
-    def cost_of(estimate: Estimate) -> tuple[Floats, float]:
-        weights, cost = weighting(squared_norms(factors, estimate))
-        return weights, cost + 0.5 * float(((estimate.scales - 1) ** 2).sum()) / scale_sigma**2
+    def fit(estimate: Estimate) -> tuple[_Residuals, Floats, float]:
+        residuals = _residuals(factors, estimate)
+        weights, cost = weighting((residuals.whitened**2).sum(axis=1))
+        return residuals, weights, cost + 0.5 * float(((estimate.scales - 1) ** 2).sum()) / scale_sigma**2
 
-    weights, cost = cost_of(estimate)
+    residuals, weights, cost = fit(estimate)
     progress = Progress(estimate=estimate, weights=weights, cost=cost, iterations=0, converged=False)
-    damping, longest, began = 0.0, 0.0, time.perf_counter()
-    while progress.iterations < iterations and (progress.iterations == 0 or began + longest <= deadline):
-        normal = _normal(structure, factors, progress.estimate, progress.weights, scale_sigma)
-        progress, damping = _descend(structure, normal, progress, cost_of, damping, tolerance)
-        if progress.converged:
-            break
-        now = time.perf_counter()
-        longest, began = max(longest, now - began), now
+    damping = 0.0
+    while progress.iterations < iterations and not progress.converged:
+        normal = _normal(structure, factors, progress.estimate, progress.weights, scale_sigma, residuals)
+        progress, residuals, damping = _descend(structure, normal, progress, fit, damping, tolerance)
+        yield progress
     return progress
 
 
@@ -225,29 +270,28 @@ def _descend(
     structure: Structure,
     normal: _Normal,
     progress: Progress,
-    cost_of: Callable[[Estimate], tuple[Floats, float]],
+    fit: Callable[[Estimate], tuple[_Residuals, Floats, float]],
     damping: float,
     tolerance: float,
-) -> tuple[Progress, float]:
+) -> tuple[Progress, _Residuals, float]:
     """One step that does not raise the cost, and the damping for the next. Raises `ReconstructionError` for none."""
     while damping <= _LARGEST_DAMPING:
         step = _step(structure, normal, damping)
         if step is not None and np.isfinite(step[0]).all():
             moved, scale_step = step
             estimate = Estimate(progress.estimate.poses @ se3.exp(moved), progress.estimate.scales + scale_step)
-            weights, cost = cost_of(estimate)
+            residuals, weights, cost = fit(estimate)
             # rounding of a sum of squares: a cost within it is not higher
             if cost <= progress.cost * (1 + 1e-12) + 1e-12:
                 still = max(np.abs(moved).max(), np.abs(scale_step).max(initial=0.0)) <= tolerance and damping < 1e-3
-                after = replace(
-                    progress,
+                after = Progress(
                     estimate=estimate,
                     weights=weights,
                     cost=cost,
                     iterations=progress.iterations + 1,
                     converged=bool(still),
                 )
-                return after, 0.0 if damping < 1e-6 else damping / 10
+                return after, residuals, 0.0 if damping < 1e-6 else damping / 10
         damping = max(10 * damping, 1e-6)
     raise ReconstructionError(
         f"the pose graph cannot be improved from a cost of {progress.cost:.6g}: a pose is hardly held by its motions; "

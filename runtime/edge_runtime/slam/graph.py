@@ -11,15 +11,15 @@ manifold (Grisetti, Kuemmerle, Stachniss and Burgard, 2010), own Cholesky of 6x6
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import ConfigError, ReconstructionError
-from edge_runtime.optional import require
 from edge_runtime.slam import se3
 from edge_runtime.slam._graph_input import Rows, rigid, whitening_of
 from edge_runtime.slam._graph_solve import (
@@ -28,20 +28,22 @@ from edge_runtime.slam._graph_solve import (
     Progress,
     Structure,
     Weighting,
+    check_held,
     covariance,
-    minimise,
     squared_norms,
+    steps,
 )
 
 __all__ = ["GraphKernel", "Optimised", "PoseGraph"]
 
 Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 GraphKernel = Literal["squares", "huber", "gnc"]
 
 _GATE = 16.811893829770927  # 99 % of chi-squared with 6 degrees of freedom: a loop beyond is false
 _GNC_RATE = 1.4  # growth of mu (Yang et al., remark 5)
-_LIVE_TOLERANCE = 1e-4  # rad, mm: a live map need not be finer
+_LIVE_TOLERANCE = 1e-4  # rad, mm: a live map need not be finer, nor a start
+_GNC_TOLERANCE = 1e-2  # rad, mm: of a stage that the next goes on from
+_AT_REST = 1e-12  # squared norm of a residual that pulls at nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,7 +52,8 @@ class Optimised:
 
     `cost` is half the weighted sum of squares (Huber's function where that is the kernel); `weights` (m,) what each
     factor counted in the last step, in the order they were added; `rejected` the numbers of the loops that "gnc"
-    found false. `converged` is False only after `PoseGraph.update`, which is then to be called again.
+    found false. `converged` is False only after `PoseGraph.update`, which is then to be called again; all else is
+    then of the solving before.
     """
 
     cost: float
@@ -58,6 +61,11 @@ class Optimised:
     converged: bool
     weights: Floats
     rejected: tuple[int, ...] = ()
+
+
+class _Solved(NamedTuple):
+    progress: Progress
+    rejected: tuple[int, ...]
 
 
 class PoseGraph:
@@ -76,8 +84,10 @@ class PoseGraph:
         self._scale_sigma, self._huber, self._robust_odometry = scale_sigma, huber, robust_odometry
         self._poses = Rows((4, 4), np.float64)
         self._free = Rows((), np.bool_)
+        self._leads = Rows((), np.int64)  # the factor by which `extend` added a pose, or -1
         self._poses.append(np.eye(4))
         self._free.append(False)
+        self._leads.append(-1)
         self._nodes = Rows((2,), np.int64)
         self._tangents = Rows((6,), np.float64)
         self._whitening = Rows((6, 6), np.float64)
@@ -87,6 +97,7 @@ class PoseGraph:
         self._sweeps: dict[str, int] = {}
         self._scales = np.ones(0)
         self._structure: Structure | None = None
+        self._solving: Generator[None, None, _Solved] | None = None
         self._settled = True
         self._last = Optimised(cost=0.0, iterations=0, converged=True, weights=self._weights)
 
@@ -113,6 +124,7 @@ class PoseGraph:
         """Add a pose with a first guess, or one that is known and stays (`fixed`); its number."""
         self._poses.append(rigid("T_world_image", T_world_image))
         self._free.append(not fixed)
+        self._leads.append(-1)
         self._structure = None
         return len(self) - 1
 
@@ -154,52 +166,55 @@ class PoseGraph:
         self._check_pose(pose)
         name = f"motion {pose}-{len(self)}"
         T, whitening = rigid(name, T_pose_new), whitening_of(name, covariance)
-        tangent = se3.log(T)
-        tangent[5] *= self.scale(sweep) if sweep in self._sweeps else 1.0
-        T_world_pose = np.asarray(self._poses.view[pose + 1], np.float64)
-        new = self.add_pose(T_world_pose @ se3.exp(tangent))
-        self._add_factor(pose + 1, new + 1, T, whitening, False, sweep)
+        tangent = self._scaled(se3.log(T), self._sweeps.get(sweep, -1) if sweep is not None else -1)
+        new = self.add_pose(self._estimate().poses[pose + 1] @ se3.exp(tangent))
+        self._leads.view[new + 1] = self._add_factor(pose + 1, new + 1, T, whitening, False, sweep)
         return new
 
-    def update(self, *, max_ms: float = 10.0) -> Optimised:
-        """Go on with Huber's kernel for about `max_ms`, one step at least; at once where nothing pulls.
+    def update(self, *, kernel: GraphKernel = "gnc", max_ms: float = 10.0) -> Optimised:
+        """Go on with the solving for about `max_ms`, one step at least; at once where nothing pulls. For live use.
 
-        For live use: call it after each frame. No step is begun that would, by the longest so far, end too late.
-        Raises `ConfigError` or `ReconstructionError` as `optimise`, but not for what is not yet settled.
+        Call it after each frame. No step is begun that would, by the longest so far, end too late. Poses move when a
+        solving ends, all at once; `converged` is False until then, and what was added meanwhile by `extend` follows.
+        Loops added meanwhile are met by the next solving. Raises as `optimise`.
         """
         if not (np.isfinite(max_ms) and max_ms > 0):
             raise ConfigError(f"max_ms is {max_ms}; a positive finite number is needed")
         if self._settled:
             return self._last
-        deadline = time.perf_counter() + max_ms / 1000
-        structure = self._anchored()
-        progress = self._minimise(structure, self._weighting("huber"), 100, _LIVE_TOLERANCE, deadline)
-        return self._keep(progress)
+        began = time.perf_counter()
+        deadline = began + max_ms / 1000
+        solving = self._solving or self._solve(kernel, 200, _LIVE_TOLERANCE)
+        self._solving, longest = None, 0.0
+        while True:
+            try:
+                next(solving)
+            except StopIteration as end:
+                return self._keep(end.value)
+            now = time.perf_counter()
+            longest, began = max(longest, now - began), now
+            if now + longest > deadline:
+                self._solving = solving
+                return replace(self._last, converged=False)
 
-    def optimise(self, kernel: GraphKernel = "huber", *, iterations: int = 200, tolerance: float = 1e-7) -> Optimised:
+    def optimise(self, kernel: GraphKernel = "gnc", *, iterations: int = 200, tolerance: float = 1e-7) -> Optimised:
         """Find the poses and scales of least cost, until none moves by more than `tolerance` (rad, mm).
 
-        Raises `ReconstructionError`, and leaves the graph as it was, where a pose is joined to no fixed pose or prior
-        (or, under "gnc", by false loops alone), or where `iterations` do not suffice; `ConfigError` for a kernel that
-        is not known or a number out of range.
+        Where loops may be false, "gnc" alone is safe for a graph with scales: a scale near 0 lets all places be one,
+        which suits false loops, and neither "squares" nor "huber" keeps them from it. Raises `ReconstructionError`,
+        and leaves the graph as it was, where a pose is joined to no fixed pose or prior (or, under "gnc", by false
+        loops alone), or where `iterations` do not suffice; `ConfigError` for a kernel that is not known or a number
+        out of range.
         """
-        if kernel not in ("squares", "huber", "gnc"):
-            raise ConfigError(f"kernel is {kernel!r}; one of squares, huber, gnc")
         if iterations < 1 or not (np.isfinite(tolerance) and tolerance > 0):
             raise ConfigError(f"iterations {iterations}, tolerance {tolerance}; both must be positive")
-        structure = self._anchored()
-        graduated = kernel == "gnc" and bool(self._factors().loops.any())
-        weighting = self._weighting("squares" if kernel == "squares" else "huber")
-        progress = self._minimise(structure, weighting, iterations, _LIVE_TOLERANCE if graduated else tolerance)
-        rejected: tuple[int, ...] = ()
-        if graduated:
-            progress, rejected = self._graduate(structure, progress, iterations, tolerance)
-        if not progress.converged:
-            raise ReconstructionError(
-                f"the pose graph still moves after {progress.iterations} steps, cost {progress.cost:.6g}; "
-                f"give it more than {iterations} iterations, or a tolerance above {tolerance:g}"
-            )
-        return self._keep(progress, rejected)
+        solving = self._solve(kernel, iterations, tolerance)
+        self._solving = None
+        while True:
+            try:
+                next(solving)
+            except StopIteration as end:
+                return self._keep(end.value)
 
     def covariances(self, poses: Iterable[int]) -> Floats:
         """Marginal covariances (k, 6, 6) of `poses` at the present estimate, with the weights of the last step."""
@@ -235,7 +250,7 @@ class PoseGraph:
         self._loops.append(loop)
         self._structure = None
         added = len(self._nodes.view) - 1
-        self._settled = self._settled and squared_norms(_last(self._factors()), self._estimate())[0] < 1e-12
+        self._settled = self._settled and squared_norms(_last(self._factors()), self._estimate())[0] < _AT_REST
         return added
 
     def _factors(self) -> Factors:
@@ -255,22 +270,11 @@ class PoseGraph:
         if len(self) == 0:
             raise ReconstructionError("the pose graph has no poses; add some, one of them fixed")
         if self._structure is None:
-            self._check_held(np.ones(len(self._nodes.view), np.bool_), "add the motion that joins it, or fix it")
-            self._structure = Structure(self._factors().nodes, np.asarray(self._free.view, np.bool_))
+            factors = self._factors()
+            free = np.asarray(self._free.view, np.bool_).copy()
+            check_held(factors.nodes, free, "add the motion that joins it, or fix it")
+            self._structure = Structure(factors.nodes, free)
         return self._structure
-
-    def _check_held(self, counts: Flags, advice: str) -> None:
-        sparse, graphs = (require(f"scipy.sparse{part}", "to optimise a pose graph") for part in ("", ".csgraph"))
-        free = np.asarray(self._free.view, np.bool_)
-        nodes = np.where(free[self._factors().nodes], self._factors().nodes, 0)[counts]
-        joined = sparse.coo_array((np.ones(len(nodes)), (nodes[:, 0], nodes[:, 1])), shape=(len(free), len(free)))
-        _, component = graphs.connected_components(joined, directed=False)
-        loose = np.flatnonzero((component != component[0]) & free) - 1
-        if len(loose):
-            raise ReconstructionError(
-                f"{len(loose)} of {len(self)} poses are joined to no fixed pose and no prior, the first is pose "
-                f"{loose[0]}; {advice}"
-            )
 
     def _weighting(self, kernel: Literal["squares", "huber"]) -> Weighting:
         factors = self._factors()
@@ -286,65 +290,69 @@ class PoseGraph:
 
         return weigh
 
-    def _minimise(
-        self,
-        structure: Structure,
-        weighting: Weighting,
-        iterations: int,
-        tolerance: float,
-        deadline: float = np.inf,
-        start: Estimate | None = None,
-    ) -> Progress:
-        return minimise(
-            structure,
-            self._factors(),
-            start or self._estimate(),
-            weighting,
-            scale_sigma=self._scale_sigma,
-            iterations=iterations,
-            tolerance=tolerance,
-            deadline=deadline,
-        )
-
-    def _graduate(
-        self, structure: Structure, progress: Progress, iterations: int, tolerance: float
-    ) -> tuple[Progress, tuple[int, ...]]:
-        """Truncated least squares over the loops (Yang et al., section IV and equation 14) from Huber's optimum."""
-        factors, steps = self._factors(), progress.iterations
-        worst = squared_norms(factors, progress.estimate)[factors.loops].max()
+    def _solve(self, kernel: GraphKernel, iterations: int, tolerance: float) -> Generator[None, None, _Solved]:
+        """The solving of the graph as it is when it begins, a step at a time."""
+        if kernel not in get_args(GraphKernel):
+            raise ConfigError(f"kernel is {kernel!r}; one of {', '.join(get_args(GraphKernel))}")
+        structure, factors = self._anchored(), self._factors()
+        graduated = kernel == "gnc" and bool(factors.loops.any())
+        minimise = partial(steps, structure, factors, scale_sigma=self._scale_sigma, iterations=iterations)
+        weighting = self._weighting("squares" if kernel == "squares" else "huber")
+        first = minimise(self._estimate(), weighting, tolerance=_LIVE_TOLERANCE if graduated else tolerance)
+        progress = yield from _silently(first)
+        taken = progress.iterations
+        rejected: tuple[int, ...] = ()
+        # truncated least squares over the loops (Yang et al., section IV) from Huber's optimum
+        worst = squared_norms(factors, progress.estimate)[factors.loops].max(initial=0.0)
         mu = _GATE / (2 * worst - _GATE) if 2 * worst > _GATE else np.inf
-        while True:
+        while graduated:
             weights = np.ones(len(factors.nodes))
             weights[factors.loops] = _truncated(squared_norms(factors, progress.estimate)[factors.loops], mu)
             binary = bool(np.all((weights == 0) | (weights == 1)))
             if binary:
-                self._check_held(weights > 0, "the loops that join it were found false: add others")
-            progress = self._minimise(
-                structure,
-                _held_at(weights),
-                iterations,
-                tolerance if binary else _LIVE_TOLERANCE,
-                start=progress.estimate,
-            )
-            steps += progress.iterations
-            if binary or not progress.converged:
+                check_held(
+                    factors.nodes[weights > 0], structure.free, "the loops that join it were found false: add others"
+                )
+            stage = minimise(progress.estimate, _held_at(weights), tolerance=tolerance if binary else _GNC_TOLERANCE)
+            progress = yield from _silently(stage)
+            taken += progress.iterations
+            if binary:
+                rejected = tuple(int(k) for k in np.flatnonzero(weights == 0))
                 break
             mu *= _GNC_RATE
-        false = tuple(int(k) for k in np.flatnonzero(progress.weights == 0))
-        return replace(progress, iterations=steps), false
+        if not progress.converged:
+            raise ReconstructionError(
+                f"the pose graph still moves after {taken} steps, cost {progress.cost:.6g}; "
+                f"give it more than {iterations} iterations, or a tolerance above {tolerance:g}"
+            )
+        return _Solved(replace(progress, iterations=taken), rejected)
 
-    def _keep(self, progress: Progress, rejected: tuple[int, ...] = ()) -> Optimised:
-        self._poses.view[:] = progress.estimate.poses
-        self._scales, self._weights = progress.estimate.scales, progress.weights
-        self._settled = progress.converged
+    def _keep(self, solved: _Solved) -> Optimised:
+        """Take over what was solved; poses that `extend` added since follow the one they were added to."""
+        progress, poses = solved.progress, self._estimate().poses
+        known = len(progress.estimate.poses)
+        self._scales[: len(progress.estimate.scales)] = progress.estimate.scales
+        poses[:known] = progress.estimate.poses
+        factors, leads = self._factors(), self._leads.view
+        for new in range(known, len(poses)):
+            if leads[new] >= 0:
+                tangent = self._scaled(factors.tangents[leads[new]], int(factors.sweeps[leads[new]]))
+                poses[new] = poses[factors.nodes[leads[new], 0]] @ se3.exp(tangent)
+        self._weights = np.append(progress.weights, np.ones(len(factors.nodes) - len(progress.weights)))
+        added = squared_norms(factors, self._estimate())[len(progress.weights) :]
+        self._settled = bool((added < _AT_REST).all())
         self._last = Optimised(
             cost=progress.cost,
             iterations=progress.iterations,
-            converged=progress.converged,
-            weights=progress.weights,
-            rejected=rejected,
+            converged=True,
+            weights=self._weights,
+            rejected=solved.rejected,
         )
         return self._last
+
+    def _scaled(self, tangent: Floats, sweep: int) -> Floats:
+        scale = self._scales[sweep] if sweep >= 0 else 1.0
+        return np.asarray(tangent * np.array([1, 1, 1, 1, 1, scale]))
 
     def _joint(self, poses: list[int]) -> Floats:
         return self._covariance(poses)[0]
@@ -364,6 +372,15 @@ def _last(factors: Factors) -> Factors:
         sweeps=factors.sweeps[-1:],
         loops=factors.loops[-1:],
     )
+
+
+def _silently(solving: Generator[Progress, None, Progress]) -> Generator[None, None, Progress]:
+    while True:
+        try:
+            next(solving)
+        except StopIteration as end:
+            return cast(Progress, end.value)
+        yield
 
 
 def _held_at(weights: Floats) -> Weighting:

@@ -67,14 +67,17 @@ def log(T: Floats) -> Floats:
     xi = np.empty((*T.shape[:-2], 6))
     xi[..., :3] = _rotation_vector(T[..., :3, :3])
     W = skew(xi[..., :3])
-    angle = np.linalg.norm(xi[..., :3], axis=-1)[..., None, None]
-    small = angle < _SMALL
-    safe = np.where(small, 1.0, angle)
-    # 1 / a^2 - (1 + cos a) / (2 a sin a), written so that it holds near pi
-    series = 1 / 12 + angle**2 / 720 + angle**4 / 30240
-    rest = np.where(small, series, (1 - safe / (2 * np.tan(safe / 2))) / safe**2)
+    rest = _rest(np.linalg.norm(xi[..., :3], axis=-1)[..., None, None])
     xi[..., 3:] = ((np.eye(3) - 0.5 * W + rest * (W @ W)) @ T[..., :3, 3:])[..., 0]
     return xi
+
+
+def _rest(angle: Floats) -> Floats:
+    """1 / a^2 - (1 + cos a) / (2 a sin a), of the square in an inverse Jacobian; it holds near pi."""
+    small = angle < _SMALL
+    safe = np.where(small, 1.0, angle)
+    series = 1 / 12 + angle**2 / 720 + angle**4 / 30240
+    return np.where(small, series, (1 - safe / (2 * np.tan(safe / 2))) / safe**2)
 
 
 def _rotation_vector(R: Floats) -> Floats:
@@ -158,8 +161,14 @@ def right_jacobian(xi: npt.ArrayLike) -> Floats:
 
 
 def right_jacobian_inverse(xi: npt.ArrayLike) -> Floats:
-    """(..., 6, 6): `log(Exp(xi) Exp(d)) = xi + right_jacobian_inverse(xi) d` to first order in d."""
-    return np.asarray(np.linalg.inv(right_jacobian(xi)))
+    """(..., 6, 6): `log(Exp(xi) Exp(d)) = xi + right_jacobian_inverse(xi) d` to first order in d, by 3x3 blocks."""
+    W, V = -skew(np.asarray(xi)[..., :3]), -skew(np.asarray(xi)[..., 3:])
+    angle = np.linalg.norm(np.asarray(xi, np.float64)[..., :3], axis=-1)
+    inverse = np.eye(3) - 0.5 * W + _rest(angle[..., None, None]) * (W @ W)
+    out = np.zeros((*angle.shape, 6, 6))
+    out[..., :3, :3] = out[..., 3:, 3:] = inverse
+    out[..., 3:, :3] = -inverse @ _coupling(W, V, angle, _coefficients(angle)[2]) @ inverse
+    return out
 
 
 def compose_covariance(covariance_a_b: Floats, T_b_c: Floats, covariance_b_c: Floats) -> Floats:

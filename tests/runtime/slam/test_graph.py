@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.errors import ConfigError, ReconstructionError
 from edge_runtime.slam import se3
-from edge_runtime.slam.graph import PoseGraph
+from edge_runtime.slam.graph import GraphKernel, PoseGraph
 
 pytest.importorskip("numba", reason="the pose graph is compiled by numba")
 least_squares = pytest.importorskip("scipy.optimize", reason="the dense truth is SciPy's").least_squares
@@ -215,15 +215,45 @@ def test_any_pattern_is_factorised_and_solved(size: int, edges: int, seed: int) 
     np.testing.assert_allclose(right.reshape(-1, 3), expected, atol=1e-12)
 
 
-def test_live_steps_reach_what_a_full_solve_reaches() -> None:
+@pytest.mark.parametrize("kernel", ["huber", "gnc"])
+def test_live_steps_reach_what_a_full_solve_reaches(kernel: GraphKernel) -> None:
     T = truth(60)
     graph, whole = with_loops(T, 3)[0], with_loops(T, 3)[0]
-    calls = 0
-    while not graph.update(max_ms=1e-3).converged:
+    before, calls = graph.poses, 0
+    while not graph.update(kernel=kernel, max_ms=1e-3).converged:
+        np.testing.assert_array_equal(graph.poses, before)
         calls += 1
     assert calls > 1  # one step a call, as there is no time for two
-    whole.optimise("huber")
+    whole.optimise(kernel)
     np.testing.assert_allclose(graph.poses, whole.poses, atol=1e-2)
+
+
+def test_what_comes_while_a_solving_goes_on_is_met() -> None:
+    T = truth(60)
+    graph, whole = (with_loops(T, 3)[0] for _ in range(2))
+    assert not graph.update(max_ms=1e-3).converged
+    later = motion(T, 0, 1)
+    for each in (graph, whole):
+        new = each.extend(59, moved(z=1), COVARIANCE, sweep="a")
+        each.extend(new, moved(z=1), COVARIANCE, sweep="b")
+        each.add_pose(moved(x=3))
+        each.add_between(new, 62, later, COVARIANCE)
+        each.add_between(0, 61, motion(T, 0, 59) @ moved(z=2.2), COVARIANCE, loop=True)
+    while not graph.update(max_ms=1e-3).converged or not graph.update(max_ms=1e-3).converged:
+        pass
+    whole.optimise()
+    np.testing.assert_allclose(graph.poses, whole.poses, atol=1e-2)
+    assert graph.scale("b") == pytest.approx(whole.scale("b"), abs=1e-3)
+
+
+def test_poses_added_while_a_solving_goes_on_follow_it() -> None:
+    graph = with_loops(truth(60), 3)[0]
+    assert not graph.update(max_ms=1e-3).converged
+    new = graph.extend(59, moved(z=1), COVARIANCE, sweep="a")
+    while not (last := graph.update(max_ms=1e-3)).converged:
+        pass
+    assert motion(graph.poses, 59, new)[2, 3] == pytest.approx(graph.scale("a"))
+    assert graph.update() is last
 
 
 def test_a_chain_needs_no_solving() -> None:
