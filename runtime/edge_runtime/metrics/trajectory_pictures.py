@@ -71,9 +71,10 @@ def _draw_views(cv2: ModuleType, canvas: Picture, true: Floats, drawn: Mapping[s
         centre = (low + span / 2)[[2, axis]]
         for path, colour in zip([true, *drawn.values()], (TEXT, *ESTIMATES), strict=False):
             at = middle + scale * (path[:, [2, axis]] - centre)
-            _line(cv2, canvas, at, colour, 5 if path is true else 2)
-            cv2.circle(canvas, _pixel(at[0]), 5, colour, 1, cv2.LINE_AA)
-            cv2.circle(canvas, _pixel(at[-1]), 4, colour, -1, cv2.LINE_AA)
+            px = 4 if path is true else 2  # so that an estimate does not hide the truth beneath it
+            _line(cv2, canvas, at, colour, px)
+            cv2.circle(canvas, _pixel(at[0]), 4 + px, colour, 1, cv2.LINE_AA)
+            cv2.circle(canvas, _pixel(at[-1]), 3 + px, colour, -1, cv2.LINE_AA)
     foot = canvas.shape[0] - 34
     end = draw_scale_bar(cv2, canvas, (MARGIN, foot), scale)
     write_text(cv2, canvas, "ring: first frame, dot: last", (end + 24, foot), 11, FAINT)
@@ -83,7 +84,7 @@ def _draw_drift(cv2: ModuleType, canvas: Picture, drifts: Mapping[str, Floats]) 
     """The drift of each estimate against the frame, with a grid in round numbers of mm."""
     left, right, top, foot = MARGIN + PATHS + 84, WIDTH - MARGIN, TOP, TOP + 2 * SIDE + GAP
     write_text(
-        cv2, canvas, "Drift in mm (mean of the centre and the two deep corners)", (left - 44, top - 24), 12, FAINT
+        cv2, canvas, "Drift in mm (mean of the centre and the two deep corners)", (left - 44, top - 34), 12, FAINT
     )
     count = len(next(iter(drifts.values())))
     highest = max(float(values.max()) for values in drifts.values())
