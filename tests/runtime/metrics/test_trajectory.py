@@ -247,3 +247,14 @@ def test_mistakes_are_told() -> None:
         landmark_errors(T, T, np.zeros((0, 3)), GEOMETRY)
     with pytest.raises(GeometryError):
         pixel_errors(T, T, FrameGeometry(), SHAPE)
+
+
+def test_a_row_of_pixels_is_all_that_is_held() -> None:
+    import tracemalloc
+
+    pairs = from_first(walk(0, 40)), from_first(walk(1, 40))
+    tracemalloc.start()
+    pixel_errors(*pairs, GEOMETRY, (96, 640))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6  # whole fields of these would be 57 MB
