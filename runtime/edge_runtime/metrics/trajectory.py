@@ -211,22 +211,24 @@ def score_2025(errors: ChallengeErrors, still: ChallengeErrors) -> Score:
     return Score(**found)
 
 
-def score_2024(errors: Sequence[ChallengeErrors]) -> list[Score]:
-    """Each error as `(max - error) / (max - min)` over all estimates of the same sweep, in their order.
+def score_2024(errors: Sequence[ChallengeErrors], *, among: Sequence[ChallengeErrors] | None = None) -> list[Score]:
+    """Each error as `(max - error) / (max - min)` over the estimates `among` which it stands, in the order of `errors`.
 
-    TUS-REC 2024: 1 for the best of those that are compared, 0 for the worst, so it says nothing of one alone. Raises
-    `ConfigError` for fewer than two, without landmarks, or where all are equally wrong.
+    TUS-REC 2024: 1 for the best of those that are compared, 0 for the worst, so it says nothing of one alone. `among`
+    is all of `errors` unless given; the challenge's leaderboard leaves out what is worse than its baseline, which then
+    falls below 0. Raises `ConfigError` for fewer than two, without landmarks, or where all are equally wrong.
     """
-    if len(errors) < 2:
-        raise ConfigError(f"{len(errors)} estimates; the score of 2024 ranks at least two against each other")
+    rivals = errors if among is None else among
+    if len(rivals) < 2:
+        raise ConfigError(f"{len(rivals)} estimates; the score of 2024 ranks at least two against each other")
     found: list[dict[str, float]] = [{} for _ in errors]
     for name in _METRICS:
-        values = [_metric(one, name) for one in errors]
+        values = [_metric(one, name) for one in rivals]
         best, worst = min(values), max(values)
         if worst == best:
             raise ConfigError(f"all {len(values)} estimates have the {name.upper()} {best:g} mm; they cannot be ranked")
-        for one, value in zip(found, values, strict=True):
-            one[name] = (worst - value) / (worst - best)
+        for one, error in zip(found, errors, strict=True):
+            one[name] = (worst - _metric(error, name)) / (worst - best)
     return [Score(**one) for one in found]
 
 

@@ -129,6 +129,8 @@ def test_the_score_of_2024_is_against_the_best_and_the_worst() -> None:
     true, marks = moved((0, 0, 0), (0, 0, 1)), np.array([[1, 0, 0]])
     errors = [challenge_errors(true, moved((0, 0, 0), (0, 0, z)), GEOMETRY, SHAPE, marks) for z in (1.2, 1.5, 2.0, 1.0)]
     assert [one.final for one in score_2024(errors)] == pytest.approx([0.8, 0.5, 0, 1])
+    among = [errors[k] for k in (0, 1, 3)]  # the leaderboard leaves out what is worse than the baseline
+    assert [one.final for one in score_2024(errors, among=among)] == pytest.approx([0.6, 0, -1, 1])
     with pytest.raises(ConfigError, match="cannot be ranked"):
         score_2024([errors[0], errors[0]])
     with pytest.raises(ConfigError, match="at least two"):
