@@ -7,6 +7,8 @@ from benchmarks.figures import row_of
 __all__ = ["ROWS"]
 
 ROWS = [
+    row_of("benchmarks.slam.odometry", "bone", "image odometry on tissue, one half learnt, the other scored"),
+    row_of("benchmarks.slam.odometry", "spine_refusal", "a sweep too fast for images alone is refused"),
     row_of("benchmarks.slam.metric_parity", "metric_parity", "trajectory errors against brute force"),
     row_of("benchmarks.slam.imu", "imu_rotation", "simulated: orientation by gyro and gravity after a minute"),
 ]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edge_runtime.cli.calibrate import register as register_calibrate
+from edge_runtime.cli.elevation import register as register_elevation
 from edge_runtime.cli.evaluate import register as register_evaluate
 from edge_runtime.cli.guard import Json, emit_json, guarded, new_app
 from edge_runtime.cli.options import Edge, Provider, Runner, Trust
@@ -24,6 +25,7 @@ register_run(app)
 register_reconstruct(app)
 register_warmup(app)
 register_calibrate(app)
+register_elevation(app)
 register_volume(app)
 register_evaluate(app)
 
