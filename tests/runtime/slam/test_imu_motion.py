@@ -7,13 +7,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.slam.imu import simulate_imu
 from edge_runtime.buffers import ImuBuffer, ImuSample
-from edge_runtime.slam import Motion
+from edge_runtime.errors import ConfigError
+from edge_runtime.slam import Motion, se3
 from edge_runtime.slam.imu import preintegrate, rotation_exp, rotation_log
 from edge_runtime.slam.imu_files import write_imu
-from edge_runtime.slam.imu_motion import fuse_imu
+from edge_runtime.slam.imu_motion import fuse_imu, level_prior
 
 PAGE = Path(__file__).parents[3] / "docs" / "slam.md"
 
@@ -51,6 +55,59 @@ def test_what_the_sensor_did_not_see_is_flagged():
         assert got.flags == (f"no imu: {word}",)
         assert got.origin == "image"
         np.testing.assert_array_equal(got.covariance, np.eye(6))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_level_is_level_and_leaves_heading_and_place(seed):
+    rng = np.random.default_rng(seed)
+    T, up_world = se3.exp(rng.normal(size=6)), rng.normal(size=3)
+    up_image = T[:3, :3].T @ up_world + 0.3 * rng.normal(size=3) * np.linalg.norm(up_world)
+    got, C = level_prior(T, up_world, up_image, 0.01)
+    unit = up_image / np.linalg.norm(up_image)
+    np.testing.assert_allclose(got[:3, :3] @ unit, up_world / np.linalg.norm(up_world), atol=1e-9)
+    assert abs(rotation_log(got[:3, :3] @ T[:3, :3].T) @ up_world) < 1e-7 * np.linalg.norm(up_world)
+    np.testing.assert_array_equal(got[:3, 3], T[:3, 3])
+    np.testing.assert_allclose(unit @ C[:3, :3] @ unit, 10)
+    assert np.linalg.eigvalsh(C[:3, :3])[0] == pytest.approx(1e-4)
+
+
+def test_tilts_take_the_drift_of_tilt_out_of_a_graph():
+    pytest.importorskip("numba")
+    pytest.importorskip("scipy")
+    from edge_runtime.slam.graph import PoseGraph
+
+    rng = np.random.default_rng(3)
+    steps = se3.exp(np.concatenate([0.1 * rng.normal(size=(30, 3)), rng.normal(size=(30, 3))], axis=1))
+    drifting = steps @ se3.exp(np.array([0.02, -0.01, 0.004, 0, 0, 0]))
+    truth, graph, up = [np.eye(4)], PoseGraph(), np.array([0.1, -0.9, 0.2])
+    graph.add_pose(np.eye(4), fixed=True)
+    for k in range(30):
+        truth.append(truth[-1] @ steps[k])
+        graph.extend(k, drifting[k], np.diag([4e-4] * 3 + [1e-2] * 3))
+    before = graph.poses[-1]
+    for k in range(2, 31, 2):
+        graph.add_prior(k, *level_prior(graph.poses[k], up, truth[k][:3, :3].T @ up, 0.005))
+    graph.optimise("huber")
+
+    def tilt(T):
+        return np.arccos(np.clip(T[:3, :3].T @ up @ (truth[-1][:3, :3].T @ up) / (up @ up), -1, 1))
+
+    assert tilt(before) > 0.2
+    assert tilt(graph.poses[-1]) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("up_world", "up_image", "sigma", "word"),
+    [
+        ([0, 0, 0], [0, 0, 1], 0.1, "two directions"),
+        ([0, 0, 1], [0, np.nan, 1], 0.1, "two directions"),
+        ([0, 0, 1], [0, 0, 1], 0.0, "a number"),
+        ([0, 0, 1], [0, 0, -1], 0.1, "the pose's down"),
+    ],
+)
+def test_what_is_no_tilt_is_refused(up_world, up_image, sigma, word):
+    with pytest.raises(ConfigError, match=word):
+        level_prior(np.eye(4), np.array(up_world, float), np.array(up_image, float), sigma)
 
 
 def test_the_page_s_section_runs(tmp_path, monkeypatch):
