@@ -40,9 +40,9 @@ class Tables(NamedTuple):
     """What the loop over scatterers looks up; lengths in mm.
 
     `pitch` of the lattice, `pixel` (column_mm, row_mm), `sigma_z` (H,) of the slice, which reaches `reach` of them;
-    `wave_number` 4 pi f / c in rad/mm. `strengths` (4096, 2) complex, `carrier` (PHASES, 2) cosine and sine, `taps_y`,
+    `wave_number` 4 pi f / c in rad/mm. `circle` (PHASES, 2) cosine and sine, phases of scatterers and echoes; `taps_y`,
     `taps_x` (STEPS + 1, n) weights of a scatterer between pixels. `levels` (Z, Y, X) with `origin` (x, y, z) and
-    `voxel` choose `amplitude` (256,).
+    `voxel` choose `amplitude` (256,). Of 1024 columns of cells along z `strands` hold strands of `strand_cells` cells.
     """
 
     seed: int
@@ -51,14 +51,15 @@ class Tables(NamedTuple):
     sigma_z: F32
     reach: float
     wave_number: float
-    strengths: F32
-    carrier: F32
+    circle: F32
     taps_y: F32
     taps_x: F32
     levels: U8
     amplitude: F32
     origin: F64
     voxel: float
+    strands: int
+    strand_cells: int
 
 
 @compiled
@@ -75,20 +76,18 @@ def _bounds(R: F64, t: F64, size: F64, margin: F64) -> F64:
     return out
 
 
-@inlined
-def _amplitude_at(x: float, y: float, z: float, tables: Tables) -> float:
+@compiled
+def _amplitude_at(x: float, y: float, z: float, levels: U8, amplitude: F32, origin: F64, voxel: float) -> float:
     """Strength of the tissue at a place: that of the nearest voxel, at the border that of the border."""
-    levels, origin, voxel = tables.levels, tables.origin, tables.voxel
     i = min(max(int((x - origin[0]) / voxel + 0.5), 0), levels.shape[2] - 1)
     j = min(max(int((y - origin[1]) / voxel + 0.5), 0), levels.shape[1] - 1)
     k = min(max(int((z - origin[2]) / voxel + 0.5), 0), levels.shape[0] - 1)
-    return float(tables.amplitude[levels[k, j, i]])
+    return float(amplitude[levels[k, j, i]])
 
 
-@inlined
-def _lay_down(grid: F32, re: float, im: float, u: float, v: float, tables: Tables) -> None:
+@compiled
+def _lay_down(grid: F32, re: float, im: float, u: float, v: float, taps_x: F32, taps_y: F32) -> None:
     """Spread one echo over the pixels around column `u`, row `v`."""
-    taps_x, taps_y = tables.taps_x, tables.taps_y
     half_x, half_y = taps_x.shape[1] // 2, taps_y.shape[1] // 2
     column, row = math.floor(u + 0.5), math.floor(v + 0.5)
     fx, fy = int((u - column + 0.5) * STEPS), int((v - row + 0.5) * STEPS)
@@ -102,30 +101,48 @@ def _lay_down(grid: F32, re: float, im: float, u: float, v: float, tables: Table
 
 
 @inlined
-def _add_one(grid: F32, R: F64, t: F64, squeeze: float, cell: I64, tables: Tables) -> None:
-    """The scatterer of one cell, if it lies in the slice."""
-    half_x, half_y = tables.taps_x.shape[1] // 2, tables.taps_y.shape[1] // 2
-    width, height, pitch = grid.shape[1], grid.shape[2], tables.pitch
-    h = _hash(tables.seed, cell[0], cell[1], cell[2])
-    px = (cell[0] + (np.int64(h & np.uint64(1023)) + 0.5) / 1024) * pitch
-    py = (cell[1] + (np.int64((h >> np.uint64(10)) & np.uint64(1023)) + 0.5) / 1024) * pitch
-    pz = (cell[2] + (np.int64((h >> np.uint64(20)) & np.uint64(1023)) + 0.5) / 1024) * pitch
-    d0, d1, d2 = px - t[0], py - t[1], pz - t[2]
-    z = R[0, 2] * d0 + R[1, 2] * d1 + R[2, 2] * d2
-    y = (R[0, 1] * d0 + R[1, 1] * d1 + R[2, 1] * d2) * squeeze
-    u, v = (R[0, 0] * d0 + R[1, 0] * d1 + R[2, 0] * d2) / tables.pixel[0], y / tables.pixel[1]
-    if v < -half_y - 0.5 or v >= height + half_y - 0.5 or u < -half_x - 0.5 or u >= width + half_x - 0.5:
-        return
-    sigma = tables.sigma_z[min(max(int(v), 0), height - 1)]
-    if abs(z) > tables.reach * sigma:
-        return
-    weight = _amplitude_at(px, py, pz, tables) * math.exp(-0.5 * (z / sigma) ** 2)
-    which = np.int64(h >> np.uint64(30)) & (len(tables.strengths) - 1)
-    phase = int(y * (tables.wave_number * PHASES / (2 * math.pi)) + 1e6 * PHASES) & (PHASES - 1)
-    c, s = tables.carrier[phase, 0] * weight, tables.carrier[phase, 1] * weight
-    re = c * tables.strengths[which, 0] - s * tables.strengths[which, 1]
-    im = c * tables.strengths[which, 1] + s * tables.strengths[which, 0]
-    _lay_down(grid, re, im, u, v, tables)
+def _bits(h: np.uint64, shift: int) -> float:
+    """Ten bits of a hash as a number in (0, 1)."""
+    return (np.int64((h >> np.uint64(shift)) & np.uint64(1023)) + 0.5) / 1024
+
+
+@compiled
+def _add_line(
+    grid: F32, R: F64, t: F64, squeeze: float, cell: I64, k: int, first: int, last: int, tables: Tables
+) -> None:
+    """The scatterers of cells `first` to `last` along axis `k`, as far as they lie in the slice."""
+    circle, sigma_z, taps_x, taps_y = tables.circle, tables.sigma_z, tables.taps_x, tables.taps_y
+    levels, amplitude, origin, voxel = tables.levels, tables.amplitude, tables.origin, tables.voxel
+    column_mm, row_mm, reach, pitch = tables.pixel[0], tables.pixel[1], tables.reach, tables.pitch
+    seed, strands, strand_cells = tables.seed, tables.strands, tables.strand_cells
+    half_x, half_y = taps_x.shape[1] // 2 + 0.5, taps_y.shape[1] // 2 + 0.5
+    width, height, turn = grid.shape[1] - 1, grid.shape[2] - 1, tables.wave_number * PHASES / (2 * math.pi)
+    for at in range(first, last + 1):
+        cell[k] = at
+        h = _hash(seed, cell[0], cell[1], cell[2])
+        pz = (cell[2] + _bits(h, 20)) * pitch
+        in_strand = False
+        if strands > 0:
+            column = _hash(seed + 1, cell[0], cell[1], 0)
+            in_strand = np.int64(column & np.uint64(1023)) < strands
+            if in_strand:
+                piece = (cell[2] + np.int64((column >> np.uint64(10)) & np.uint64(1023))) // strand_cells
+                h, pz = _hash(seed + 2, cell[0], cell[1], piece), (cell[2] + 0.5) * pitch
+        px, py = (cell[0] + _bits(h, 0)) * pitch, (cell[1] + _bits(h, 10)) * pitch
+        d0, d1, d2 = px - t[0], py - t[1], pz - t[2]
+        y = (R[0, 1] * d0 + R[1, 1] * d1 + R[2, 1] * d2) * squeeze
+        u, v = (R[0, 0] * d0 + R[1, 0] * d1 + R[2, 0] * d2) / column_mm, y / row_mm
+        if v < -half_y or v >= height + half_y or u < -half_x or u >= width + half_x:
+            continue
+        z = R[0, 2] * d0 + R[1, 2] * d1 + R[2, 2] * d2
+        sigma = sigma_z[min(max(int(v), 0), height)]
+        if abs(z) > reach * sigma:
+            continue
+        weight = _amplitude_at(px, py, pz, levels, amplitude, origin, voxel) * math.exp(-0.5 * (z / sigma) ** 2)
+        if in_strand:  # the echoes of a strand add in phase: the same mean intensity as without
+            weight /= math.sqrt(max(2 * math.sqrt(math.pi) * sigma / pitch, 1.0))
+        phase = (int(y * turn + 1e6 * PHASES) + np.int64(h >> np.uint64(30))) & (PHASES - 1)
+        _lay_down(grid, circle[phase, 0] * weight, circle[phase, 1] * weight, u, v, taps_x, taps_y)
 
 
 @compiled
@@ -160,9 +177,8 @@ def add_scatterers(grid: F32, R: F64, t: F64, squeeze: float, tables: Tables) ->
             if x < -lean_x or x > size[0] + lean_x or y < -lean_y or y > size[1] + lean_y:
                 continue
             cell[a], cell[b] = ia, ib
-            for ik in range(math.floor((s + t[k] - near) / pitch), math.floor((s + t[k] + near) / pitch) + 1):
-                cell[k] = ik
-                _add_one(grid, R, t, squeeze, cell, tables)
+            first, last = math.floor((s + t[k] - near) / pitch), math.floor((s + t[k] + near) / pitch)
+            _add_line(grid, R, t, squeeze, cell, k, first, last, tables)
 
 
 @compiled

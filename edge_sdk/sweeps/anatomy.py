@@ -23,7 +23,8 @@ class Anatomy:
 
     Voxel (0, 0, 0) is centred at `origin_mm` (x, y, z), neighbours are `voxel_mm` apart; beyond the grid its border
     goes on. `bone_mm` (Z, X) float32: the y of the bone's surface, infinite where there is none. `seed` draws the
-    scatterers.
+    scatterers; `strands` in [0, 1] is the share of them that lie in line along z, in strands of `strand_mm`, as in
+    muscle: their echo changes with the strand, not with the slice, so the image decorrelates slower than speckle.
     """
 
     strength_db: npt.NDArray[np.float32]
@@ -32,6 +33,8 @@ class Anatomy:
     origin_mm: npt.NDArray[np.float64]
     voxel_mm: float
     seed: int
+    strands: float = 0.0
+    strand_mm: float = 8.0
 
 
 def homogeneous(seed: int = 0) -> Anatomy:
@@ -54,17 +57,22 @@ def random_anatomy(
     vessels: int | None = None,
     bone: bool | None = None,
     texture_db: float = 4.0,
+    strands: float = 0.0,
+    strand_mm: float = 8.0,
 ) -> Anatomy:
     """Layered tissue with vessels and bone in a box of `size_mm` (x, y, z): x about 20 mm, y from 0, z from -20 mm.
 
     Layers with wavy borders, texture of two scales with standard deviation `texture_db` that runs along z as fibres
     do, `vessels` winding tubes (None: one to three) with bright walls, and with `bone` (None: two times in three)
-    ribs or one long bone across the deeper half. All of it is drawn from `seed`. Raises `ConfigError`.
+    ribs or one long bone across the deeper half. All of it is drawn from `seed`. `strands` and `strand_mm` as in
+    `Anatomy`: 0 is ideal speckle. Raises `ConfigError`.
     """
     require(0.2 <= voxel_mm <= 2, "voxel_mm", voxel_mm, "give 0.2 to 2 mm")
     require(all(10 <= s <= 1000 for s in size_mm), "size_mm", size_mm, "give three lengths of 10 to 1000 mm")
     require(vessels is None or 0 <= vessels <= 10, "vessels", vessels, "give 0 to 10, or None")
     require(0 <= texture_db <= 12, "texture_db", texture_db, "give 0 to 12 dB")
+    require(0 <= strands <= 1, "strands", strands, "give a share of 0 to 1")
+    require(0.5 <= strand_mm <= 100, "strand_mm", strand_mm, "give 0.5 to 100 mm")
     shape = tuple(round(s / voxel_mm) for s in reversed(size_mm))
     require(bool(np.prod(shape) <= 2e8), "size_mm", size_mm, "give a smaller box or larger voxels: 2e8 voxels at most")
     rng = generator(seed)
@@ -87,6 +95,8 @@ def random_anatomy(
         origin_mm=origin,
         voxel_mm=voxel_mm,
         seed=int(rng.integers(1 << 62)),
+        strands=strands,
+        strand_mm=strand_mm,
     )
 
 

@@ -63,15 +63,16 @@ class EchoField:
             sigma_z=probe.elevation_sigma(np.arange(probe.shape[0]) * probe.row_mm).astype(np.float32),
             reach=REACH,
             wave_number=4 * np.pi * probe.frequency_mhz / SOUND_MM_US,
-            # of modulus 1 and evenly spread phases: sums of few are nearer to Gaussian than those of Gaussian strengths
-            strengths=circle,
-            carrier=circle,
+            # scatterers of modulus 1 and any phase: sums of few are nearer to Gaussian than those of Gaussian strengths
+            circle=circle,
             taps_y=_taps(probe.axial_sigma_mm / probe.row_mm),
             taps_x=_taps(MIN_SIGMA_PIXELS),
             levels=levels.astype(np.uint8),
             amplitude=(10 ** ((np.arange(256) - 160) / 40)).astype(np.float32),
             origin=anatomy.origin_mm,
             voxel=anatomy.voxel_mm,
+            strands=round(1024 * anatomy.strands),
+            strand_cells=max(1, round(anatomy.strand_mm * probe.density_mm3 ** (1 / 3))),
         )
 
     def receive(self, T_tissue_image: npt.NDArray[np.float64], compression: float = 0.0) -> F32:
