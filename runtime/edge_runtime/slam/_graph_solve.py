@@ -24,6 +24,9 @@ __all__ = [
     "Weighting",
     "check_held",
     "covariance",
+    "innovations",
+    "loose_poses",
+    "scaled_tangents",
     "squared_norms",
     "steps",
 ]
@@ -111,17 +114,22 @@ class Structure:
         return np.column_stack([np.where(moves, self.pointers[self.columns], -1), between])
 
 
-def check_held(nodes: Ints, free: npt.NDArray[np.bool_], advice: str) -> None:
-    """`ReconstructionError`, which ends with `advice`, unless `nodes` (m, 2) join every free pose to the world."""
+def loose_poses(nodes: Ints, free: npt.NDArray[np.bool_]) -> Ints:
+    """The free nodes that `nodes` (m, 2) do not join to the world."""
     sparse, graphs = (require(f"scipy.sparse{part}", "to optimise a pose graph") for part in ("", ".csgraph"))
     nodes = np.where(free[nodes], nodes, 0)
     joined = sparse.coo_array((np.ones(len(nodes)), (nodes[:, 0], nodes[:, 1])), shape=(len(free), len(free)))
     _, component = graphs.connected_components(joined, directed=False)
-    loose = np.flatnonzero((component != component[0]) & free) - 1
+    return np.flatnonzero((component != component[0]) & free)
+
+
+def check_held(nodes: Ints, free: npt.NDArray[np.bool_], advice: str) -> None:
+    """`ReconstructionError`, which ends with `advice`, unless `nodes` (m, 2) join every free pose to the world."""
+    loose = loose_poses(nodes, free)
     if len(loose):
         raise ReconstructionError(
             f"{len(loose)} of {len(free) - 1} poses are joined to no fixed pose and no prior, the first is pose "
-            f"{loose[0]}; {advice}"
+            f"{loose[0] - 1}; {advice}"
         )
 
 
@@ -149,12 +157,12 @@ class _Residuals:
 def _residuals(factors: Factors, estimate: Estimate) -> _Residuals:
     poses = estimate.poses
     T = se3.inverse(poses[factors.nodes[:, 0]]) @ poses[factors.nodes[:, 1]]
-    beyond = se3.exp(-_scaled(factors, estimate)) @ T
+    beyond = se3.exp(-scaled_tangents(factors, estimate)) @ T
     tangents = se3.log(beyond)
     return _Residuals(T, beyond, tangents, (factors.whitening @ tangents[..., None])[..., 0])
 
 
-def _scaled(factors: Factors, estimate: Estimate) -> Floats:
+def scaled_tangents(factors: Factors, estimate: Estimate) -> Floats:
     """The measured tangents (m, 6), their elevation multiplied by the scale of their sweep."""
     scaled = factors.tangents.copy()
     of = factors.sweeps >= 0
@@ -173,11 +181,10 @@ def _normal(
     estimate: Estimate,
     weights: Floats,
     sigma: float,
-    residuals: _Residuals | None = None,
+    residuals: _Residuals,
 ) -> _Normal:
     from edge_runtime.slam import _graph_kernels
 
-    residuals = _residuals(factors, estimate) if residuals is None else residuals
     to_second = factors.whitening @ se3.right_jacobian_inverse(residuals.tangents)
     jacobians = np.stack([-to_second @ se3.adjoint(se3.inverse(residuals.motions)), to_second], axis=1)
     scale_jacobians = np.zeros_like(residuals.tangents)
@@ -245,7 +252,7 @@ def steps(
     scale_sigma: float,
     iterations: int,
     tolerance: float,
-) -> Generator[Progress, None, Progress]:
+) -> Generator[None, None, Progress]:
     """Reweighted Levenberg-Marquardt, a step at a time, until no pose moves by more than `tolerance` (rad, mm).
 
     Returns where it ended, converged or after `iterations` steps; raises `ReconstructionError` where no step helps.
@@ -262,7 +269,7 @@ def steps(
     while progress.iterations < iterations and not progress.converged:
         normal = _normal(structure, factors, progress.estimate, progress.weights, scale_sigma, residuals)
         progress, residuals, damping = _descend(structure, normal, progress, fit, damping, tolerance)
-        yield progress
+        yield
     return progress
 
 
@@ -299,34 +306,59 @@ def _descend(
     )
 
 
+class _Inverse:
+    """Parts of the inverse of the normal equations. Raises `ReconstructionError` where they are not positive."""
+
+    def __init__(self, structure: Structure, normal: _Normal) -> None:
+        from edge_runtime.slam import _graph_kernels
+
+        self._structure, self._blocks, self._kernels = structure, normal.blocks, _graph_kernels
+        if _graph_kernels.factorise(structure.pointers, structure.rows, self._blocks) >= 0:
+            raise ReconstructionError("the pose graph leaves a pose free: its covariance is not finite; add motions")
+        self._through = normal.border.copy()
+        _graph_kernels.substitute(structure.pointers, structure.rows, self._blocks, self._through)
+        complement = np.diag(normal.corner) - np.einsum("nas,nat->st", normal.border, self._through)
+        self.of_scales: Floats = np.linalg.inv(complement)
+
+    def of(self, nodes: Ints) -> Floats:
+        """Joint covariance (6k, 6k) of `nodes` (k,)."""
+        structure, width = self._structure, 6 * len(nodes)
+        columns = structure.position[nodes]
+        right = np.zeros((len(structure.free), 6, width))
+        for k, column in enumerate(columns):
+            right[column, :, 6 * k : 6 * k + 6] = np.eye(6) * structure.free[nodes[k]]
+        self._kernels.substitute(structure.pointers, structure.rows, self._blocks, right)
+        mine = self._through[columns].reshape(width, len(self.of_scales))
+        joint = right[columns].reshape(width, width) + mine @ self.of_scales @ mine.T
+        return np.asarray(0.5 * (joint + joint.T))
+
+
 def covariance(
-    structure: Structure,
-    factors: Factors,
-    estimate: Estimate,
-    weights: Floats,
-    nodes: Ints,
-    scale_sigma: float,
+    structure: Structure, factors: Factors, estimate: Estimate, weights: Floats, nodes: Ints, scale_sigma: float
 ) -> tuple[Floats, Floats]:
     """Joint covariance (6k, 6k) of `nodes` (k,), right perturbations, and that of the scales (s, s).
 
     Raises `ReconstructionError` where the normal equations are not positive.
     """
-    from edge_runtime.slam import _graph_kernels
+    residuals = _residuals(factors, estimate)
+    inverse = _Inverse(structure, _normal(structure, factors, estimate, weights, scale_sigma, residuals))
+    return inverse.of(nodes), inverse.of_scales
 
-    normal = _normal(structure, factors, estimate, weights, scale_sigma)
-    if _graph_kernels.factorise(structure.pointers, structure.rows, normal.blocks) >= 0:
-        raise ReconstructionError("the pose graph leaves a pose free: its covariance is not finite; add a motion to it")
-    size, scales = len(structure.free), len(estimate.scales)
-    columns = structure.position[nodes]
-    right = np.zeros((size, 6, 6 * len(nodes) + scales))
-    for k, column in enumerate(columns):
-        if structure.free[nodes[k]]:
-            right[column, :, 6 * k : 6 * k + 6] = np.eye(6)
-    right[..., 6 * len(nodes) :] = normal.border
-    _graph_kernels.substitute(structure.pointers, structure.rows, normal.blocks, right)
-    joint = right[columns, :, : 6 * len(nodes)].reshape(6 * len(nodes), 6 * len(nodes))
-    through = right[..., 6 * len(nodes) :]
-    of_scales = np.linalg.inv(np.diag(normal.corner) - np.einsum("nas,nat->st", normal.border, through))
-    mine = through[columns].reshape(6 * len(nodes), scales)
-    joint = joint + mine @ of_scales @ mine.T
-    return 0.5 * (joint + joint.T), of_scales
+
+def innovations(
+    structure: Structure, factors: Factors, progress: Progress, asked: Ints, scale_sigma: float
+) -> Generator[None, None, Floats]:
+    """Squared Mahalanobis norms (k,) of the factors `asked`, which have weight 0, by their own and the poses' doubt."""
+    residuals = _residuals(factors, progress.estimate)
+    inverse = _Inverse(
+        structure, _normal(structure, factors, progress.estimate, progress.weights, scale_sigma, residuals)
+    )
+    found = np.zeros(len(asked))
+    for k, factor in enumerate(asked):
+        yield
+        beyond = factors.whitening[factor] @ se3.right_jacobian_inverse(residuals.tangents[factor])
+        back = -beyond @ se3.adjoint(se3.inverse(residuals.motions[factor]))
+        J = np.hstack([back, beyond])
+        doubt = np.eye(6) + J @ inverse.of(factors.nodes[factor]) @ J.T
+        found[k] = residuals.whitened[factor] @ np.linalg.solve(doubt, residuals.whitened[factor])
+    return found

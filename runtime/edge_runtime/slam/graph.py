@@ -11,16 +11,16 @@ manifold (Grisetti, Kuemmerle, Stachniss and Burgard, 2010), own Cholesky of 6x6
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import ConfigError, ReconstructionError
 from edge_runtime.slam import se3
+from edge_runtime.slam._graph_gnc import graduated
 from edge_runtime.slam._graph_input import Rows, rigid, whitening_of
 from edge_runtime.slam._graph_solve import (
     Estimate,
@@ -39,10 +39,7 @@ __all__ = ["GraphKernel", "Optimised", "PoseGraph"]
 Floats = npt.NDArray[np.float64]
 GraphKernel = Literal["squares", "huber", "gnc"]
 
-_GATE = 16.811893829770927  # 99 % of chi-squared with 6 degrees of freedom: a loop beyond is false
-_GNC_RATE = 1.4  # growth of mu (Yang et al., remark 5)
 _LIVE_TOLERANCE = 1e-4  # rad, mm: a live map need not be finer, nor a start
-_GNC_TOLERANCE = 1e-2  # rad, mm: of a stage that the next goes on from
 _AT_REST = 1e-12  # squared norm of a residual that pulls at nothing
 
 
@@ -295,37 +292,25 @@ class PoseGraph:
         if kernel not in get_args(GraphKernel):
             raise ConfigError(f"kernel is {kernel!r}; one of {', '.join(get_args(GraphKernel))}")
         structure, factors = self._anchored(), self._factors()
-        graduated = kernel == "gnc" and bool(factors.loops.any())
-        minimise = partial(steps, structure, factors, scale_sigma=self._scale_sigma, iterations=iterations)
+        doubted = kernel == "gnc" and bool(factors.loops.any())
         weighting = self._weighting("squares" if kernel == "squares" else "huber")
-        first = minimise(self._estimate(), weighting, tolerance=_LIVE_TOLERANCE if graduated else tolerance)
-        progress = yield from _silently(first)
-        taken = progress.iterations
-        rejected: tuple[int, ...] = ()
-        # truncated least squares over the loops (Yang et al., section IV) from Huber's optimum
-        worst = squared_norms(factors, progress.estimate)[factors.loops].max(initial=0.0)
-        mu = _GATE / (2 * worst - _GATE) if 2 * worst > _GATE else np.inf
-        while graduated:
-            weights = np.ones(len(factors.nodes))
-            weights[factors.loops] = _truncated(squared_norms(factors, progress.estimate)[factors.loops], mu)
-            binary = bool(np.all((weights == 0) | (weights == 1)))
-            if binary:
-                check_held(
-                    factors.nodes[weights > 0], structure.free, "the loops that join it were found false: add others"
-                )
-            stage = minimise(progress.estimate, _held_at(weights), tolerance=tolerance if binary else _GNC_TOLERANCE)
-            progress = yield from _silently(stage)
-            taken += progress.iterations
-            if binary:
-                rejected = tuple(int(k) for k in np.flatnonzero(weights == 0))
-                break
-            mu *= _GNC_RATE
+        solve: Callable[..., Generator[None, None, Progress]] = graduated if doubted else steps
+        progress = yield from solve(
+            structure,
+            factors,
+            self._estimate(),
+            weighting,
+            scale_sigma=self._scale_sigma,
+            iterations=iterations,
+            tolerance=tolerance,
+        )
         if not progress.converged:
             raise ReconstructionError(
-                f"the pose graph still moves after {taken} steps, cost {progress.cost:.6g}; "
+                f"the pose graph still moves after {progress.iterations} steps, cost {progress.cost:.6g}; "
                 f"give it more than {iterations} iterations, or a tolerance above {tolerance:g}"
             )
-        return _Solved(replace(progress, iterations=taken), rejected)
+        rejected = np.flatnonzero(progress.weights == 0) if doubted else ()
+        return _Solved(progress, tuple(int(k) for k in rejected))
 
     def _keep(self, solved: _Solved) -> Optimised:
         """Take over what was solved; poses that `extend` added since follow the one they were added to."""
@@ -371,27 +356,4 @@ def _last(factors: Factors) -> Factors:
         whitening=factors.whitening[-1:],
         sweeps=factors.sweeps[-1:],
         loops=factors.loops[-1:],
-    )
-
-
-def _silently(solving: Generator[Progress, None, Progress]) -> Generator[None, None, Progress]:
-    while True:
-        try:
-            next(solving)
-        except StopIteration as end:
-            return cast(Progress, end.value)
-        yield
-
-
-def _held_at(weights: Floats) -> Weighting:
-    return lambda squared: (weights, 0.5 * float(weights @ squared))
-
-
-def _truncated(squared: Floats, mu: float) -> Floats:
-    """Weights of truncated least squares under `mu` (Yang et al., equation 14)."""
-    if np.isinf(mu):
-        return (squared <= _GATE).astype(np.float64)
-    between = np.sqrt(_GATE * mu * (mu + 1) / np.maximum(squared, 1e-300)) - mu
-    return np.where(
-        squared >= (mu + 1) / mu * _GATE, 0.0, np.where(squared <= mu / (mu + 1) * _GATE, 1.0, np.clip(between, 0, 1))
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -301,11 +302,12 @@ def bad_covariance(kind: str) -> Any:
 )
 def test_a_bad_covariance_is_refused_and_nothing_added(kind: str, says: str) -> None:
     graph = chain(truth(3), COVARIANCE)
-    for add in (
+    adding: list[Callable[[Floats], int]] = [
         lambda C: graph.add_between(0, 2, np.eye(4), C),
         lambda C: graph.add_prior(1, np.eye(4), C),
         lambda C: graph.extend(2, np.eye(4), C),
-    ):
+    ]
+    for add in adding:
         with pytest.raises(ConfigError, match=says):
             add(bad_covariance(kind))
     assert len(graph) == 3
@@ -375,3 +377,61 @@ def test_what_does_not_settle_is_an_error_and_the_graph_kept() -> None:
     with pytest.raises(ReconstructionError, match="still moves after 2 steps"):
         graph.optimise("huber", iterations=2)
     np.testing.assert_array_equal(graph.poses, before)
+
+
+@pytest.mark.parametrize("kernel", ["squares", "huber", "gnc"])
+def test_the_same_optimum_and_covariances_as_gtsam(kernel: GraphKernel) -> None:
+    gtsam = pytest.importorskip("gtsam", reason="the independent truth is gtsam 4.3.0")
+    T, covariance = truth(40), full_covariance()
+    own, peer, values = chain(T, covariance), gtsam.NonlinearFactorGraph(), gtsam.Values()
+    exact = gtsam.noiseModel.Gaussian.Covariance(covariance)
+    robust = gtsam.noiseModel.Robust.Create(gtsam.noiseModel.mEstimator.Huber.Create(1.345), exact)
+    peer.add(gtsam.NonlinearEqualityPose3(0, gtsam.Pose3(T[0])))
+    for k, measured in enumerate(own._factors().tangents):
+        peer.add(gtsam.BetweenFactorPose3(k, k + 1, gtsam.Pose3(se3.exp(measured)), exact))
+    own.add_prior(17, T[17] @ se3.exp(np.full(6, 0.01)), covariance)
+    peer.add(gtsam.PriorFactorPose3(17, gtsam.Pose3(T[17] @ se3.exp(np.full(6, 0.01))), exact))
+    rng, factor = np.random.default_rng(3), np.linalg.cholesky(covariance)
+    for k in range(10):
+        i, j = 2 * k, 20 + (7 * k) % 20
+        measured = np.eye(4) if k % 4 == 3 else motion(T, i, j) @ se3.exp(factor @ rng.normal(size=6))
+        own.add_between(i, j, measured, covariance, loop=True)
+        peer.add(gtsam.BetweenFactorPose3(i, j, gtsam.Pose3(measured), robust if kernel == "huber" else exact))
+    for k, pose in enumerate(own.poses):
+        values.insert(k, gtsam.Pose3(pose))
+    precise = gtsam.LevenbergMarquardtParams()
+    precise.setMaxIterations(1000)
+    precise.setRelativeErrorTol(1e-15)
+    precise.setAbsoluteErrorTol(1e-15)
+    reached = own.optimise(kernel, iterations=1000)
+    if kernel == "gnc":
+        graduated = gtsam.GncLMParams(precise)
+        graduated.setLossType(gtsam.GncLossType.TLS)
+        graduated.setKnownInliers(list(range(len(T) + 1)))
+        optimizer = gtsam.GncLMOptimizer(peer, values, graduated)
+        values = optimizer.optimize()
+        assert list(reached.rejected) == list(np.flatnonzero(optimizer.getWeights() < 0.5) - 1)
+    else:
+        values = gtsam.LevenbergMarquardtOptimizer(peer, values, precise).optimize()
+        assert reached.cost == pytest.approx(peer.error(values), rel=1e-9)
+        marginals = gtsam.Marginals(peer, values)
+        expected = [marginals.marginalCovariance(k) for k in (1, 17, 39)]
+        np.testing.assert_allclose(own.covariances([1, 17, 39]), expected, rtol=1e-3, atol=1e-7)
+    theirs = np.array([values.atPose3(k).matrix() for k in range(len(T))])
+    np.testing.assert_allclose(own.poses, theirs, atol=1e-5)
+
+
+def test_a_scale_s_collapse_is_not_taken_for_the_optimum() -> None:
+    """Sideways passes joined by loops, and loops that call all places one: a scale of 0 would suit them all."""
+    graph = PoseGraph()
+    graph.add_pose(np.eye(4), fixed=True)
+    for step in [*[1.0] * 20, *[-1.0] * 20]:
+        graph.extend(len(graph) - 1, moved(x=0.1, z=0.9 * step), COVARIANCE, sweep="a")
+    for k in range(0, 20, 3):
+        graph.add_between(k, 40 - k, moved(x=0.1 * (40 - 2 * k)), COVARIANCE * 1e-2, loop=True)
+    for i, j in ((0, 20), (1, 19), (21, 39)):
+        there = moved(x=0.1 * (j - i), z=(j - i) * (1 if j <= 20 else -1))
+        graph.add_between(i, j, there, COVARIANCE * 1e-2, loop=True)
+    wrong = [graph.add_between(k, k + 12, moved(x=1.2), COVARIANCE * 1e-2, loop=True) for k in range(3)]
+    assert list(graph.optimise("gnc").rejected) == wrong
+    assert graph.scale("a") == pytest.approx(1 / 0.9, abs=0.03)
