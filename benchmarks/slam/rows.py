@@ -9,6 +9,7 @@ __all__ = ["ROWS"]
 ROWS = [
     row_of("benchmarks.slam.odometry", "bone", "image odometry on tissue, one half learnt, the other scored"),
     row_of("benchmarks.slam.odometry", "spine_refusal", "a sweep too fast for images alone is refused"),
+    row_of("benchmarks.slam.compression", "compression", "tissue pressed by the probe, and deformed between sweeps"),
     row_of("benchmarks.slam.metric_parity", "metric_parity", "trajectory errors against brute force"),
     row_of("benchmarks.slam.imu", "imu_rotation", "simulated: orientation by gyro and gravity after a minute"),
 ]
