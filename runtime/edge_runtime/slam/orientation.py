@@ -247,6 +247,8 @@ def orientations(
 ) -> Orientations:
     """`OrientationFilter` over a whole recording, its stretches of rest found by `stationary`.
 
+    `bias` is what was known before: that of these samples would count their rest twice.
+
     Raises `ConfigError` for no samples or bad ones, `ReconstructionError` for a gap.
     """
     still = stationary(samples, noise)
