@@ -48,3 +48,29 @@ def test_what_cannot_be_compared() -> None:
     unseen = volume(even.data, np.zeros((2, 2, 2), np.float32))
     with pytest.raises(ReconstructionError, match="share 0 swept"):
         volume_ncc(even, unseen)
+
+
+def test_volumes_of_true_and_estimated_poses() -> None:
+    pytest.importorskip("numba")
+    from edge_runtime.frame import FrameGeometry
+    from edge_runtime.metrics.volume import paired_volumes, swept_overlap
+    from edge_runtime.reconstruct import Sweep
+
+    frames = np.random.default_rng(0).integers(1, 255, (11, 20, 30), dtype=np.uint8)
+    T = np.tile(np.eye(4), (11, 1, 1))
+    T[:, 2, 3] = np.arange(11)
+    geometry = FrameGeometry(row_mm=1, column_mm=1, origin="user", trusted=True, reason="")
+    sweep = Sweep(frames=frames, T_world_image=T, geometry=geometry)
+    elsewhere = T.copy()
+    elsewhere[:, 0, 3] += 100.0  # another world
+    same, true = paired_volumes(sweep, elsewhere, 1.0)
+    assert volume_ncc(same, true) == pytest.approx(1)
+    assert swept_overlap(same, true) == 1
+    assert (same.pose_origin, true.pose_origin) == ("image", "tracker")
+    long = T.copy()
+    long[:, 2, 3] *= 2  # twice too far: half of it lies beyond the truth
+    drifted, true = paired_volumes(sweep, long, 1.0)
+    assert volume_ncc(drifted, true) < 0.5
+    assert swept_overlap(drifted, true) < 0.8
+    with pytest.raises(ConfigError, match="estimated poses of shape"):
+        paired_volumes(sweep, T[1:])
