@@ -29,8 +29,8 @@ class OdometrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     `max_lag`: how many frames back are matched. `max_shift_px`: in-plane shifts looked for. `min_zones`: share of the
     zones that must lie in the curve's range. `still_mm`: shifts below this, with full correlation, are no motion.
-    `cut_correlation`: thumbnails less alike are of another clip. `clock_factor`: an interval this many times the
-    median is a jump of the clock, as is one that is not above 0.
+    `cut_correlation`: thumbnails less alike, after some twice as much alike, are of another clip. `clock_factor`: an
+    interval this many times the median is a jump of the clock, as is one that is not above 0.
     """
 
     max_lag: int = 2
@@ -97,6 +97,7 @@ class Odometry:
         self._index = 0
         self._last_ns: int | None = None
         self._before: float | None = None  # the distance of the step before, where it was measured
+        self._alike: float | None = None  # the correlation of the thumbnails of that step
 
     def step(self, image: npt.NDArray[np.uint8], time_ns: int) -> tuple[Motion, ...]:
         """Motions from earlier frames to `image` (H, W) uint8 grey, taken at `time_ns`; none for the first frame.
@@ -121,7 +122,7 @@ class Odometry:
         if refused:
             self._seen.clear()
             self._seen.append(here)
-            self._before = None
+            self._before = self._alike = None
             return (self._unknown(last, here, refused, flags),)
         motions = self._motions(here, flags)
         self._seen.append(here)
@@ -143,8 +144,9 @@ class Odometry:
         """Why the two images cannot be matched at all, or nothing."""
         if not here.textured or not last.textured:
             return "black"
-        alike = float(last.thumbnail @ here.thumbnail)
-        return "cut" if alike < self._settings.cut_correlation else ""
+        before, self._alike = self._alike, float(last.thumbnail @ here.thumbnail)
+        limit = self._settings.cut_correlation  # speckle alone has no likeness that a cut could end
+        return "cut" if before is not None and self._alike < limit <= before - limit else ""
 
     def _pair(self, earlier: _Seen, here: _Seen) -> _Pair:
         found = match(earlier.spectra, here.spectra, self._grid, max_shift_px=self._settings.max_shift_px)
