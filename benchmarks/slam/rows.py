@@ -12,4 +12,5 @@ ROWS = [
     row_of("benchmarks.slam.compression", "compression", "tissue pressed by the probe, and deformed between sweeps"),
     row_of("benchmarks.slam.metric_parity", "metric_parity", "trajectory errors against brute force"),
     row_of("benchmarks.slam.imu", "imu_rotation", "simulated: orientation by gyro and gravity after a minute"),
+    row_of("benchmarks.slam.registration", "sweep_registration", "simulated: two sweeps of a liver, one moved, joined"),
 ]

@@ -200,7 +200,7 @@ class Sums:
         return np.asarray(np.where(seen, total / np.where(seen, weight, 1), np.nan))
 
     def _check(self, total: I64, weight: I64, unit: int) -> None:
-        """Values and weights of the linear kernel are rounded apart, hence the room of one hit."""
+        """Values and weights of the linear kernel are cut to integers apart: room for both, 2^-10 and one of a hit."""
         room = unit if self.kernel == "linear" else 0
-        if (weight < 0).any() or (total > 255 * weight + room).any():
+        if (weight < -(room >> 10)).any() or (total > 255 * weight + room).any():
             raise ReconstructionError("a frame was removed that is not in the volume; clear() and insert anew")

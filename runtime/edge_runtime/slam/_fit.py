@@ -22,7 +22,7 @@ from edge_runtime.reconstruct.grid import VolumeGrid
 from edge_runtime.reconstruct.volume import Volume
 from edge_runtime.slam import se3
 
-__all__ = ["Field", "Fit", "Points", "coarser", "field_of", "fit_rigid"]
+__all__ = ["Field", "Fit", "Points", "around", "coarser", "field_of", "fit_rigid", "smooth"]
 
 F64 = npt.NDArray[np.float64]
 
@@ -74,6 +74,38 @@ class Fit:
 def field_of(volume: Volume) -> Field:
     """The grey levels of `volume`, NaN where it is neither swept nor filled."""
     return Field(levels=np.where(volume.known, volume.data, np.nan).astype(np.float32), grid=volume.grid)
+
+
+def around(field: Field, points_world: F64, margin_mm: float) -> Field:
+    """The part of `field` that holds `points_world` (N, 3) and `margin_mm` about them; at least two voxels a side."""
+    index = field.grid.to_index(points_world)
+    reach = margin_mm / np.array(field.grid.spacing_mm)
+    top = np.array(field.levels.shape)
+    low = np.clip(np.floor(index.min(axis=0) - reach), 0, np.maximum(top - 2, 0)).astype(np.int64)
+    high = np.clip(np.ceil(index.max(axis=0) + reach) + 1, np.minimum(low + 2, top), top).astype(np.int64)
+    levels = field.levels[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+    T = field.grid.T_world_volume.copy()
+    T[:3, 3] = field.grid.to_world(low)
+    shape = (levels.shape[0], levels.shape[1], levels.shape[2])
+    return Field(levels=levels, grid=VolumeGrid(shape=shape, spacing_mm=field.grid.spacing_mm, T_world_volume=T))
+
+
+def smooth(levels: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Weights 1, 2, 1 along every axis over what is known; NaN stays NaN."""
+    known = np.isfinite(levels)
+    total, weight = np.where(known, levels, 0).astype(np.float32), known.astype(np.float32)
+    for axis in range(levels.ndim):
+        total, weight = _binomial(total, axis), _binomial(weight, axis)
+    return np.where(known, total / np.maximum(weight, 1e-6), np.nan).astype(np.float32)
+
+
+def _binomial(values: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.float32]:
+    out = 2 * values
+    here, there = [slice(None)] * values.ndim, [slice(None)] * values.ndim
+    here[axis], there[axis] = slice(1, None), slice(None, -1)
+    out[tuple(here)] += values[tuple(there)]
+    out[tuple(there)] += values[tuple(here)]
+    return out
 
 
 def coarser(field: Field, factors: tuple[int, int, int]) -> Field:

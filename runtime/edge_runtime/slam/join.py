@@ -49,7 +49,7 @@ class JoinSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     points: int = 20_000
     contrast_mm: float = 4.0
     min_share: float = 0.3
-    min_ncc: float = 0.3
+    min_ncc: float = 0.5
     min_lead: float = 0.02
     block_mm: float = 8.0
 

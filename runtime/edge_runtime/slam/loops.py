@@ -31,8 +31,8 @@ TOP = 3  # candidates that are verified for one keyframe
 NEXT = 2  # places that successive matches may lie apart
 SIGMAS = 3.0
 MAX_LOOPS = 256  # kept for the pairwise test, the latest
-SHIFT_FLOOR = 0.1  # mm; least doubt about a registration in plane: tissue is no rigid body
-TURN_FLOOR = 2e-3  # rad
+SHIFT_FLOOR = 0.2  # mm; least doubt about a registration in plane: tissue is no rigid body
+TURN_FLOOR = 1e-2  # rad
 
 
 class LoopSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,7 +64,7 @@ class LoopSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """A candidate (keyframes `i` and `j`) that is no loop, and why; `score` is the cosine, or the NCC once registered."""
+    """A candidate (keyframes `i` and `j`) that is no loop, and why; `score`: the cosine, or the NCC once registered."""
 
     i: int
     j: int

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edge_runtime.errors import ConfigError
 from edge_runtime.frame import FrameGeometry
 from edge_runtime.reconstruct.grid import VolumeGrid
-from edge_runtime.slam._fit import Field, fit_rigid
+from edge_runtime.slam._fit import Field, coarser, fit_rigid, smooth
 from edge_runtime.slam.refine import RefineSettings, frame_points
 
 __all__ = ["Overlay", "overlay"]
@@ -23,6 +23,7 @@ __all__ = ["Overlay", "overlay"]
 F64 = npt.NDArray[np.float64]
 
 CELLS = 128  # across the longer side
+COARSER = 4  # times, of the cells of the first fit
 MIN_SLOPE = 1e-3
 MIN_SHARE = 0.4
 
@@ -54,7 +55,9 @@ def overlay(image_i: npt.NDArray[np.uint8], image_j: npt.NDArray[np.uint8], geom
     origin = np.eye(4)
     origin[:3, 3] = ((fx - 1) / 2 * column_mm, (fy - 1) / 2 * row_mm, -0.5)
     grid = VolumeGrid(shape=(2, *small_i.shape), spacing_mm=(1.0, size[1], size[0]), T_world_volume=origin)
-    field = Field(levels=np.stack([small_i, small_i]).astype(np.float32), grid=grid)
+    seen = smooth(small_i)
+    field = Field(levels=np.stack([seen, seen]), grid=grid)
+    coarse = coarser(field, (1, COARSER, COARSER))
     points = frame_points(image_j, geometry, cell, RefineSettings())
     best = Overlay(T_i_j=np.eye(4), covariance=np.zeros((6, 6)), ncc=float("nan"))
     if len(points.at) == 0:
@@ -62,7 +65,8 @@ def overlay(image_i: npt.NDArray[np.uint8], image_j: npt.NDArray[np.uint8], geom
     shifted = np.eye(4)
     shifted[:2, 3] = _phase_shift(small_i, small_j) * size
     for start in (np.eye(4), shifted):
-        fit = fit_rigid(points, field, start, min_slope=MIN_SLOPE, min_share=MIN_SHARE)
+        fit = fit_rigid(points, coarse, start, min_slope=MIN_SLOPE, min_share=MIN_SHARE)
+        fit = fit and fit_rigid(points, field, fit.T, min_slope=MIN_SLOPE, min_share=MIN_SHARE)
         if fit is not None and not fit.ncc <= best.ncc:
             best = Overlay(T_i_j=fit.T, covariance=fit.covariance, ncc=fit.ncc)
     return best

@@ -19,7 +19,7 @@ from edge_runtime.frame import FrameGeometry
 from edge_runtime.reconstruct.scan import image_from_pixel
 from edge_runtime.reconstruct.volume import Volume
 from edge_runtime.slam import se3
-from edge_runtime.slam._fit import MIN_POINTS, Points, field_of, fit_rigid
+from edge_runtime.slam._fit import MIN_POINTS, Field, Points, around, field_of, fit_rigid, smooth
 
 __all__ = ["RefineSettings", "Refinement", "frame_points", "refine_pose"]
 
@@ -37,12 +37,12 @@ class RefineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     pixels: int = 3000
     steps: int = 5
-    min_slope: float = 0.15
+    min_slope: float = 0.1
     min_share: float = 0.4
     min_ncc: float = 0.5
     max_shift_mm: float = 5.0
     max_turn_deg: float = 5.0
-    block_mm: float = 5.0
+    block_mm: float = 3.0
 
     def __post_init__(self) -> None:
         if not (MIN_POINTS <= self.pixels <= 100_000 and 1 <= self.steps <= 100):
@@ -78,7 +78,8 @@ class Refinement:
 def frame_points(
     image: npt.NDArray[np.uint8], geometry: FrameGeometry, cell_mm: float, settings: RefineSettings
 ) -> Points:
-    """The pixels of `image` (H, W) that are worth fitting: means of squares of `cell_mm`, highest gradient first.
+    """The pixels of `image` (H, W) that are worth fitting: smoothed means of squares of `cell_mm`, highest gradient
+    first.
 
     Raises `ConfigError` for an image of another kind and `GeometryError` when the millimetres are not trusted.
     """
@@ -95,6 +96,7 @@ def frame_points(
     if geometry.scan_area is not None:
         mask = geometry.scan_area.mask(image.shape)[part]
         inside = np.asarray(mask.reshape(rows, fy, columns, fx).all(axis=(1, 3)))
+    means = np.where(inside, smooth(np.where(inside, means, np.nan)), 0).astype(np.float64)
     steep = np.zeros(means.shape)
     gy, gx = means[2:, 1:-1] - means[:-2, 1:-1], means[1:-1, 2:] - means[1:-1, :-2]
     whole = inside[2:, 1:-1] & inside[:-2, 1:-1] & inside[1:-1, 2:] & inside[1:-1, :-2] & inside[1:-1, 1:-1]
@@ -132,9 +134,11 @@ def refine_pose(
     points = frame_points(image, geometry, min(local_map.spacing_mm) / 2, settings)
     if len(points.at) < MIN_POINTS:
         return Refinement(T_world_image=T_world_image, covariance=prior, refused="flat image")
+    at_world = points.at @ T_world_image[:3, :3].T + T_world_image[:3, 3]
+    near = around(field_of(local_map), at_world, settings.max_shift_mm)
     fit = fit_rigid(
         points,
-        field_of(local_map),
+        Field(levels=smooth(near.levels), grid=near.grid),
         T_world_image,
         steps=settings.steps,
         min_slope=settings.min_slope,
