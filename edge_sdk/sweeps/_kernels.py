@@ -124,7 +124,7 @@ def _add_line(
         in_strand = False
         if strands > 0:
             column = _hash(seed + 1, cell[0], cell[1], 0)
-            in_strand = np.int64(column & np.uint64(1023)) < strands
+            in_strand = bool(np.int64(column & np.uint64(1023)) < strands)
             if in_strand:
                 piece = (cell[2] + np.int64((column >> np.uint64(10)) & np.uint64(1023))) // strand_cells
                 h, pz = _hash(seed + 2, cell[0], cell[1], piece), (cell[2] + 0.5) * pitch
