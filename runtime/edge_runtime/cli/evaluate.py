@@ -56,7 +56,11 @@ def evaluate_sweep(
     pixel_mm: Annotated[str | None, _option("x,y: pixel size, with TRUTH as text.")] = None,
     size: Annotated[str | None, _option("W,H: image in pixels, with TRUTH as text.")] = None,
     pose_unit: Annotated[str, _option("Unit of positions in text: m or mm.")] = "m",
+    spacing: Annotated[
+        float | None, _option("mm: compound both in voxels of this side; report correlation and overlap.")
+    ] = None,
     picture: Annotated[Path | None, _option("Draw paths and drift, of one sweep.", "PNG")] = None,
+    slices: Annotated[Path | None, _option("Draw the first estimate's volume beside the true one.", "PNG")] = None,
     as_json: Json = False,
 ) -> None:
     """Score estimated poses: GPE, GLE, LPE, LLE, drift, ATE and RPE, in mm.
@@ -65,7 +69,10 @@ def evaluate_sweep(
     centre of the first pixel, to any world. Frames are matched in their order.
     """
     line = dict(locals())
-    check_out(picture, (".png",), "a picture")
+    for file in (picture, slices):
+        check_out(file, (".png",), "a picture")
+    if slices is not None and spacing is None:
+        raise ConfigError("--slices goes with --spacing: the side of the voxels of the volume it is drawn from")
     if pose_unit not in UNITS:
         raise ConfigError(f"pose-unit {pose_unit!r}: m or mm is allowed")
     names = [path.stem if path.suffix in ESTIMATES else path.name for path in estimates]
@@ -85,6 +92,7 @@ def _one(line: Mapping[str, Any], names: Sequence[str]) -> None:
     sweep, calibration = _truth(line)
     poses = [_estimate(path, calibration, len(sweep.T_world_image), line["pose_unit"]) for path in line["estimates"]]
     found = dict(zip(names, evaluate(sweep, poses), strict=True))
+    volumes = _volumes(line, sweep, poses)
     if line["picture"] is not None:
         from edge_runtime.metrics.trajectory_pictures import draw_trajectories
         from edge_runtime.sinks import write_png
@@ -94,13 +102,35 @@ def _one(line: Mapping[str, Any], names: Sequence[str]) -> None:
         )
         write_png(line["picture"], drawn)
     if line["as_json"]:
-        emit_json({"schema": "edge-runtime.evaluate-sweep/1", **_facts(str(line["truth"]), sweep, found)})
+        emit_json({"schema": "edge-runtime.evaluate-sweep/1", **_facts(str(line["truth"]), sweep, found, volumes)})
         return
     typer.echo(_title(str(line["truth"]), sweep))
-    typer.echo(table({name: one.values for name, one in found.items()}))
+    columns = {name: {**one.values, **more} for (name, one), more in zip(found.items(), volumes, strict=True)}
+    typer.echo(table(columns))
     reasons = {why: None for one in found.values() for why in one.reasons.values()}
     for why in reasons:
         typer.echo(f"not reported: {why}")
+
+
+def _volumes(
+    line: Mapping[str, Any], truth: SweepTruth, poses: Sequence[npt.NDArray[np.float64]]
+) -> list[dict[str, float]]:
+    """Correlation and overlap of each estimate's volume with the true one, nothing without `--spacing`."""
+    if line["spacing"] is None:
+        return [{} for _ in poses]
+    if truth.sweep is None:
+        raise ConfigError(f"--spacing needs images, and {line['truth']} has none; give a recording or a scan")
+    from edge_runtime.metrics.volume import paired_volumes, swept_overlap, volume_ncc
+    from edge_runtime.reconstruct import draw_slices
+    from edge_runtime.sinks import write_png
+
+    found = []
+    for k, T in enumerate(poses):
+        ours, true = paired_volumes(truth.sweep, T, line["spacing"])
+        found.append({"volume_ncc": volume_ncc(ours, true), "swept_overlap": swept_overlap(ours, true)})
+        if k == 0 and line["slices"] is not None:
+            write_png(line["slices"], draw_slices(ours, true))
+    return found
 
 
 def _folder(line: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -108,7 +138,7 @@ def _folder(line: Mapping[str, Any], names: Sequence[str]) -> None:
     from edge_runtime.metrics.trajectory_files import find_challenge_scans, read_challenge_calibration
     from edge_runtime.metrics.trajectory_report import evaluate, mean_of, table
 
-    alone = ("landmarks", "scan", "frames", "pixel_mm", "size", "picture")
+    alone = ("landmarks", "scan", "frames", "pixel_mm", "size", "spacing", "picture", "slices")
     if wrong := [f"--{name.replace('_', '-')}" for name in alone if line[name] is not None]:
         raise ConfigError(f"{', '.join(wrong)} goes with one sweep, not with the folder {line['truth']}")
     root: Path = line["truth"]
@@ -122,7 +152,7 @@ def _folder(line: Mapping[str, Any], names: Sequence[str]) -> None:
         count = len(sweep.T_world_image)
         poses = [_estimate(path, calibration, count, line["pose_unit"]) for path in files[scan.name]]
         results[scan.name] = dict(zip(names, evaluate(sweep, poses), strict=True))
-        facts.append(_facts(scan.name, sweep, results[scan.name]))
+        facts.append(_facts(scan.name, sweep, results[scan.name], [{} for _ in names]))
         if not line["as_json"]:
             scored = ", ".join(_short(name, one) for name, one in results[scan.name].items())
             typer.echo(f"{_title(scan.name, sweep)}: {scored}")
@@ -156,14 +186,19 @@ def _truth(line: Mapping[str, Any]) -> tuple[SweepTruth, ChallengeCalibration | 
 def _challenge(
     path: Path, calibration: ChallengeCalibration, frames: Path, landmarks: Path | None, key: str
 ) -> SweepTruth:
-    from edge_runtime.metrics.trajectory_files import ChallengeFrames, read_challenge_landmarks, read_challenge_poses
+    from edge_runtime.metrics.trajectory_files import read_challenge_landmarks, read_challenge_sweep
     from edge_runtime.metrics.trajectory_report import SweepTruth
 
-    images, T = ChallengeFrames(frames), read_challenge_poses(path, calibration)
-    if len(images) != len(T):
-        raise SourceError(f"{frames} has {len(images)} frames and {path} {len(T)} poses; one each is needed")
-    marks = None if landmarks is None else read_challenge_landmarks(landmarks, key, images.shape)
-    return SweepTruth(T_world_image=T, geometry=calibration.geometry, shape=images.shape, landmarks=marks)
+    sweep = read_challenge_sweep(path, calibration, frames=frames)
+    height, width = sweep.image(0).shape
+    marks = None if landmarks is None else read_challenge_landmarks(landmarks, key, (height, width))
+    return SweepTruth(
+        T_world_image=sweep.T_world_image,
+        geometry=calibration.geometry,
+        shape=(height, width),
+        landmarks=marks,
+        sweep=sweep,
+    )
 
 
 def _recorded(line: Mapping[str, Any]) -> SweepTruth:
@@ -175,7 +210,9 @@ def _recorded(line: Mapping[str, Any]) -> SweepTruth:
     constants = None if matrix is None else {"ImageToProbe": read_calibration(matrix)}
     sweep = open_sweep(line["truth"], ReconstructSettings(transform=line["transform"]), constants=constants).sweep
     height, width = sweep.image(0).shape
-    return SweepTruth(T_world_image=sweep.T_world_image, geometry=sweep.geometry_of(0), shape=(height, width))
+    return SweepTruth(
+        T_world_image=sweep.T_world_image, geometry=sweep.geometry_of(0), shape=(height, width), sweep=sweep
+    )
 
 
 def _listed(line: Mapping[str, Any]) -> SweepTruth:
@@ -238,7 +275,9 @@ def _short(name: str, found: Evaluation) -> str:
     return f"{name} GPE {found.errors.gpe:.3f} mm, {score}"
 
 
-def _facts(name: str, sweep: SweepTruth, found: Mapping[str, Evaluation]) -> dict[str, Any]:
+def _facts(
+    name: str, sweep: SweepTruth, found: Mapping[str, Evaluation], volumes: Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
     return {
         "truth": name,
         "frames": len(sweep.T_world_image),
@@ -248,9 +287,10 @@ def _facts(name: str, sweep: SweepTruth, found: Mapping[str, Evaluation]) -> dic
         "estimates": {
             key: {
                 **one.values,
+                **more,
                 "parts_2025": None if one.score is None else one.score.to_dict(),
                 "not_reported": dict(one.reasons),
             }
-            for key, one in found.items()
+            for (key, one), more in zip(found.items(), volumes, strict=True)
         },
     }

@@ -25,6 +25,7 @@ from edge_runtime.metrics.trajectory import (
     score_2024,
     score_2025,
 )
+from edge_runtime.reconstruct import Sweep
 
 __all__ = ["LABELS", "Evaluation", "SweepTruth", "evaluate", "mean_of", "table"]
 
@@ -47,18 +48,24 @@ LABELS = {
     "rpe_rotation_deg": "RPE over one frame, degrees",
     "score_2025": "score as TUS-REC 2025",
     "score_2024": "score as TUS-REC 2024, among these",
+    "volume_ncc": "correlation of the volumes",
+    "swept_overlap": "Dice of the swept voxels",
 }
 SHARES = ("final_drift_over_path", "final_drift_over_distance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SweepTruth:
-    """A sweep with true poses: `T_world_image` (N, 4, 4) mm, images of `shape` (H, W), `landmarks` (L, 3) from 0."""
+    """A sweep with true poses: `T_world_image` (N, 4, 4) mm, images of `shape` (H, W), `landmarks` (L, 3) from 0.
+
+    `sweep`: the same poses with their frames, where there are any.
+    """
 
     T_world_image: Floats
     geometry: FrameGeometry
     shape: tuple[int, int]
     landmarks: Floats | None = None
+    sweep: Sweep | None = None
 
     @property
     def points(self) -> Floats:
@@ -74,8 +81,9 @@ class SweepTruth:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evaluation:
-    """`values` by the keys of `LABELS`; what cannot be had is None there and told in `reasons`.
+    """`values` by the keys of `LABELS` but the last two, which need volumes.
 
+    What cannot be had is None there and told in `reasons`.
     The two drift rates are shares, 0.05 for 5 %. `errors`: the four with their means over each frame.
     """
 
@@ -157,7 +165,7 @@ def mean_of(evaluations: Sequence[Evaluation]) -> dict[str, float | None]:
     """The mean of each value over sweeps, as the challenges take it; None where any sweep has none."""
     means: dict[str, float | None] = {}
     for key in LABELS:
-        values = [one.values[key] for one in evaluations]
+        values = [one.values.get(key) for one in evaluations]
         known = [value for value in values if value is not None]
         means[key] = float(np.mean(known)) if len(known) == len(values) else None
     return means
@@ -169,7 +177,7 @@ def table(columns: Mapping[str, Mapping[str, float | None]]) -> str:
     sizes = {name: max(9, len(name)) for name in columns}
     lines = [" " * width + "".join(f"  {name:>{sizes[name]}}" for name in columns)]
     for key, label in LABELS.items():
-        values = {name: found[key] for name, found in columns.items()}
+        values = {name: found.get(key) for name, found in columns.items()}
         if all(value is None for value in values.values()):
             continue
         cells = ["-" if v is None else f"{100 * v:.2f}" if key in SHARES else f"{v:.3f}" for v in values.values()]

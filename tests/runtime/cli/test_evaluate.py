@@ -198,3 +198,33 @@ def test_unequal_counts_and_names(call, texts, tmp_path) -> None:
     assert "named twice" in call("evaluate-sweep", truth, ours, ours, *options).stderr
     assert call("evaluate-sweep", tmp_path / "none.txt", ours, *options).exit_code == 4
     assert "no motion" not in call("evaluate-sweep", truth, ours, *options).stderr
+
+
+def test_volumes_of_a_recording(call, tmp_path) -> None:
+    pytest.importorskip("numba")
+    cv2 = pytest.importorskip("cv2")
+    pixels = np.random.default_rng(0).integers(1, 255, (FRAMES, *SHAPE), dtype=np.uint8)
+    recording = TrackedSequence(
+        frames=pixels,
+        transforms={"ProbeToReference": walk(0), "ImageToProbe": np.tile(SCALE, (FRAMES, 1, 1))},
+        times_ns=np.arange(FRAMES, dtype=np.int64) * 50_000_000,
+        orientation="MF",
+    )
+    write_sequence(tmp_path / "sweep.igs.mha", recording)
+    files = [write_text(tmp_path / f"{name}.txt", walk(k)) for k, name in enumerate(("same", "other"))]
+    words = ("evaluate-sweep", tmp_path / "sweep.igs.mha", *files, "--pose-unit", "mm", "--spacing", "0.4")
+    done = call(*words, "--slices", tmp_path / "s.png", "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)["estimates"]
+    assert found["same"]["volume_ncc"] == pytest.approx(1, abs=1e-3)
+    assert found["same"]["swept_overlap"] == pytest.approx(1, abs=1e-3)
+    assert found["other"]["volume_ncc"] < 0.9
+    assert cv2.imread(str(tmp_path / "s.png")).max() > 200
+    assert "correlation of the volumes" in call(*words).stdout
+
+
+def test_volumes_need_images(call, texts, tmp_path) -> None:
+    (truth, ours, _), options = texts
+    assert "needs images" in call("evaluate-sweep", truth, ours, *options, "--spacing", "0.5").stderr
+    out = tmp_path / "s.png"
+    assert "goes with --spacing" in call("evaluate-sweep", truth, ours, *options, "--slices", out).stderr
