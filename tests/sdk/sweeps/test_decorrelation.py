@@ -86,3 +86,48 @@ def test_in_plane_speckle_has_the_sizes_of_the_pulse() -> None:
             a[axis], b[axis] = slice(None, -lag), slice(lag, None)
             seen = (power[tuple(a)] * power[tuple(b)]).mean() / power.var()
             assert seen == pytest.approx(np.exp(-(lag**2) / (2 * sigma**2)), abs=0.04)
+
+
+def turned(axis: int, angle: float, pivot_mm: tuple[float, float, float]) -> np.ndarray:
+    """Rotation (4, 4) about an image axis through a point."""
+    T, pivot = np.eye(4), np.array(pivot_mm)
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    T[i, i] = T[j, j] = np.cos(angle)
+    T[j, i], T[i, j] = np.sin(angle), -np.sin(angle)
+    T[:3, 3] = pivot - T[:3, :3] @ pivot
+    return T
+
+
+def pairs_under(motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Complex fields (16, W, H) before and after a motion of the image."""
+    echo, out = EchoField(homogeneous(12), PROBE), np.empty((2, 16, 96, 192), np.complex64)
+    for group in range(16):
+        place = np.eye(4)
+        place[:3, 3] = (3.7 * group, 5.1 * group, 31.0 * group)
+        for k, T in enumerate((place, place @ motion)):
+            re, im = echo.receive(T)
+            out[k, group] = re + 1j * im
+    return out[0], out[1]
+
+
+def test_a_yaw_moves_each_column_across_the_plane_by_its_own_distance() -> None:
+    """About the beam through x = 12 mm column x moves by (x - 12) angle."""
+    a, b = pairs_under(turned(1, 0.06, (12.0, 0.0, 0.0)))
+    for column in (8, 24, 48, 72, 88):
+        rows, columns = slice(80, 120), slice(column - 4, column + 4)
+        u, v = a[:, columns, rows], b[:, columns, rows]
+        seen = abs((u * v.conj()).mean()) / np.sqrt((np.abs(u) ** 2).mean() * (np.abs(v) ** 2).mean())
+        away = 0.06 * (np.arange(96)[columns] * PROBE.column_mm - 12)[:, None]
+        sigma = PROBE.elevation_sigma((np.arange(80, 120) * PROBE.row_mm)[None])
+        assert seen == pytest.approx(float(field_correlation(away, sigma).mean()), abs=0.06)
+
+
+def test_a_tilt_turns_the_phase_across_the_slice() -> None:
+    """About a line across the image, echoes at z shift by z angle: rho = exp(-(q angle s)^2 / 4), q = 4 pi f / c."""
+    angle, depth = 0.03, 18.0
+    a, b = pairs_under(turned(0, angle, (0.0, depth, 0.0)))
+    rows = slice(round(depth / PROBE.row_mm) - 4, round(depth / PROBE.row_mm) + 5)
+    u, v = a[:, 6:-6, rows], b[:, 6:-6, rows]
+    seen = abs((u * v.conj()).mean()) / np.sqrt((np.abs(u) ** 2).mean() * (np.abs(v) ** 2).mean())
+    q, sigma = 4 * np.pi * PROBE.frequency_mhz / 1.54, float(PROBE.elevation_sigma(depth))
+    assert seen == pytest.approx(np.exp(-((q * angle * sigma) ** 2) / 4), abs=0.05)
