@@ -176,7 +176,7 @@ def solve_elevation(curve: ElevationCurve, zones: Zones, matches: Matches, centr
     covariance = np.linalg.inv(A.T @ A + prior)
     x = covariance @ (A.T @ (d / error))
     x[2] = max(0.0, x[2])
-    covariance[2, 2] += (curve.relative_error * x[2]) ** 2
+    covariance[2, 2] = max(covariance[2, 2], (curve.relative_error * x[2]) ** 2)  # which holds the zones' own error
     return Elevation(
         distance_mm=float(x[2]), tilt=x[:2], covariance=covariance,
         in_sigma=float(np.median(d / sigma)),

@@ -227,20 +227,19 @@ def match(first: Complex, second: Complex, grid: PatchGrid, *, max_shift_px: flo
 
 def _refine(cross: Complex, start: F64) -> tuple[F64, F64, F64]:
     """Shift (N, 2) in rows and columns, correlation there (N,), minus its Hessian (N, 2, 2), by Newton steps."""
-    u, v = _frequencies(cross.shape[1])
+    u, v = (f.reshape(-1) for f in _frequencies(cross.shape[1]))
     shift = start.copy()
     for step in range(NEWTON_STEPS + 1):
-        turn = np.exp(1j * (u * shift[:, :1, None] + v * shift[:, 1:, None]))
-        turned = cross * turn
-        real, imaginary = turned.real, -turned.imag
-        rho = real.sum(axis=(1, 2))
+        turned = cross * np.exp(1j * shift[:, :1] * u)[:, :, None] * np.exp(1j * shift[:, 1:] * v)[:, None, :]
+        rows, columns = turned.sum(axis=2), turned.sum(axis=1)
+        rho = rows.real.sum(axis=1)
         curvature = np.empty((len(cross), 2, 2))
-        curvature[:, 0, 0] = (real * u**2).sum(axis=(1, 2))
-        curvature[:, 1, 1] = (real * v**2).sum(axis=(1, 2))
-        curvature[:, 0, 1] = curvature[:, 1, 0] = (real * u * v).sum(axis=(1, 2))
+        curvature[:, 0, 0] = rows.real @ u**2
+        curvature[:, 1, 1] = columns.real @ v**2
+        curvature[:, 0, 1] = curvature[:, 1, 0] = (turned.real @ v) @ u
         if step == NEWTON_STEPS:
             break
-        slope = np.stack([(imaginary * u).sum(axis=(1, 2)), (imaginary * v).sum(axis=(1, 2))], axis=1)
+        slope = -np.stack([rows.imag @ u, columns.imag @ v], axis=1)
         concave = (curvature[:, 0, 0] > 0) & (np.linalg.det(curvature) > 1e-12)
         safe = np.where(concave[:, None, None], curvature, np.eye(2))
         move = np.linalg.solve(safe, slope[..., None])[..., 0] * concave[:, None]

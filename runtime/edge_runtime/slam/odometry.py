@@ -167,12 +167,14 @@ class Odometry:
         assert near.plane is not None
         assert near.elevation is not None
         far: tuple[_Seen, _Pair] | None = None
+        skipped: Elevation | None = None  # of the frame before the last
         for earlier in list(self._seen)[-2::-1]:
             pair = self._pair(earlier, here)
+            skipped = skipped or pair.elevation
             if self._too_fast(pair):
                 break
             far = (earlier, pair)
-        if len(self._seen) > 1 and self._reversed(near.elevation, here):
+        if self._reversed(near.elevation, skipped):
             self.direction = -self.direction
             flags = (*flags, "reversal")
         if near.elevation.in_sigma < self._curve.min_sigma:
@@ -189,13 +191,12 @@ class Odometry:
             return "no match"
         return "too fast" if pair.above > 1 - self._settings.min_zones else ""
 
-    def _reversed(self, step: Elevation, here: _Seen) -> bool:
+    def _reversed(self, step: Elevation, skipped: Elevation | None) -> bool:
         """Whether the frame before the last is nearer than the two steps can add up to, within 2 deviations."""
-        if self._before is None:
+        if self._before is None or skipped is None:
             return False
-        skipped = self._pair(self._seen[-2], here).elevation
         floor = self._curve.min_sigma * float(np.median(self._curve.sigma_mm))
-        if skipped is None or min(step.distance_mm, self._before) < floor:
+        if min(step.distance_mm, self._before) < floor:
             return False
         onward, back = self._before + step.distance_mm, abs(self._before - step.distance_mm)
         doubt = float(np.sqrt(skipped.covariance[2, 2] + 2 * step.covariance[2, 2]))
