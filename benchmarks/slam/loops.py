@@ -13,7 +13,7 @@ from benchmarks.figures import Figure, judged
 from edge_runtime.metrics.trajectory import absolute_error
 from edge_runtime.optional import is_available
 from edge_runtime.slam import se3
-from edge_runtime.slam.graph import PoseGraph
+from edge_runtime.slam.graph import PoseGraph, warm_up
 
 __all__ = ["Case", "case_of", "measure_false_loops", "measure_graph_step"]
 
@@ -160,6 +160,7 @@ def _medians(rows: Sequence[dict[str, float]]) -> dict[str, object]:
 def measure_false_loops() -> list[Figure]:
     """ATE with false loops over that of the clean graph, simulated; gtsam's optimum beside the own."""
     figures = []
+    warm_up()
     for share in (0.2, 0.4):
         rows = [_errors(case_of(seed, share)) for seed in range(RUNS)]
         ratio = np.array([row["gnc"] / row["clean"] for row in rows])
@@ -205,6 +206,7 @@ def _told(rows: Sequence[dict[str, float]]) -> str:
 def measure_graph_step() -> list[Figure]:
     """Milliseconds of each live call (new pose, its motion, loops as they are seen, `update`) of a long sweep."""
     figures = []
+    warm_up()
     for poses, loops in ((400, 30), (3000, 225)):
         case = case_of(0, 0.2, poses=poses, loops=loops)
         seen: dict[int, list[tuple[int, int, Floats, bool]]] = {}

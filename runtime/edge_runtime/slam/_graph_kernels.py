@@ -89,20 +89,19 @@ def accumulate(
                 for t in range(6):
                     total += jacobians[k, side, t, a] * residuals[k, t]
                 gradient[node, a] += w * total
-                for b in range(6):
-                    total = 0.0
-                    for t in range(6):
-                        total += jacobians[k, side, t, a] * jacobians[k, side, t, b]
-                    blocks[place, a, b] += w * total
+            for t in range(6):
+                for a in range(6):
+                    v = w * jacobians[k, side, t, a]
+                    for b in range(6):
+                        blocks[place, a, b] += v * jacobians[k, side, t, b]
         place = places[k, 2]
         if place >= 0:
             low = 0 if nodes[k, 0] > nodes[k, 1] else 1  # the row of the block: the later of the two columns
-            for a in range(6):
-                for b in range(6):
-                    total = 0.0
-                    for t in range(6):
-                        total += jacobians[k, low, t, a] * jacobians[k, 1 - low, t, b]
-                    blocks[place, a, b] += w * total
+            for t in range(6):
+                for a in range(6):
+                    v = w * jacobians[k, low, t, a]
+                    for b in range(6):
+                        blocks[place, a, b] += v * jacobians[k, 1 - low, t, b]
         s = sweeps[k]
         if s >= 0:
             for t in range(6):
@@ -120,6 +119,7 @@ def accumulate(
 @compiled
 def factorise(pointers: Ints, rows: Ints, blocks: Floats) -> int:
     """Replace `blocks` (., 6, 6) by the Cholesky factor's; -1, or the column whose pivot is not positive."""
+    turned = np.empty((6, 6))
     for k in range(len(pointers) - 1):
         start, stop = pointers[k], pointers[k + 1]
         for c in range(6):
@@ -142,15 +142,17 @@ def factorise(pointers: Ints, rows: Ints, blocks: Floats) -> int:
                     blocks[p, r, c] = v / blocks[start, c, c]
         for q in range(start + 1, stop):
             at = pointers[rows[q]]
+            for t in range(6):
+                for c in range(6):
+                    turned[t, c] = blocks[q, c, t]  # so that the innermost loop runs along memory
             for p in range(q, stop):
                 while rows[at] != rows[p]:
                     at += 1
                 for r in range(6):
-                    for c in range(6):
-                        v = 0.0
-                        for t in range(6):
-                            v += blocks[p, r, t] * blocks[q, c, t]
-                        blocks[at, r, c] -= v
+                    for t in range(6):
+                        v = blocks[p, r, t]
+                        for c in range(6):
+                            blocks[at, r, c] -= v * turned[t, c]
     return -1
 
 

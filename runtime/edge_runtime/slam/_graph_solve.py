@@ -268,6 +268,7 @@ def steps(
     damping = 0.0
     while progress.iterations < iterations and not progress.converged:
         normal = _normal(structure, factors, progress.estimate, progress.weights, scale_sigma, residuals)
+        yield
         progress, residuals, damping = _descend(structure, normal, progress, fit, damping, tolerance)
         yield
     return progress

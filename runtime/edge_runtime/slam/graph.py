@@ -34,7 +34,7 @@ from edge_runtime.slam._graph_solve import (
     steps,
 )
 
-__all__ = ["GraphKernel", "Optimised", "PoseGraph"]
+__all__ = ["GraphKernel", "Optimised", "PoseGraph", "warm_up"]
 
 Floats = npt.NDArray[np.float64]
 GraphKernel = Literal["squares", "huber", "gnc"]
@@ -273,8 +273,7 @@ class PoseGraph:
             self._structure = Structure(factors.nodes, free)
         return self._structure
 
-    def _weighting(self, kernel: Literal["squares", "huber"]) -> Weighting:
-        factors = self._factors()
+    def _weighting(self, factors: Factors, kernel: Literal["squares", "huber"]) -> Weighting:
         odometry = (factors.nodes[:, 0] > 0) & self._robust_odometry
         robust = (factors.loops | odometry) & (kernel == "huber")
 
@@ -291,14 +290,15 @@ class PoseGraph:
         """The solving of the graph as it is when it begins, a step at a time."""
         if kernel not in get_args(GraphKernel):
             raise ConfigError(f"kernel is {kernel!r}; one of {', '.join(get_args(GraphKernel))}")
-        structure, factors = self._anchored(), self._factors()
+        structure, factors, estimate = self._anchored(), self._factors(), self._estimate()
+        yield
         doubted = kernel == "gnc" and bool(factors.loops.any())
-        weighting = self._weighting("squares" if kernel == "squares" else "huber")
+        weighting = self._weighting(factors, "squares" if kernel == "squares" else "huber")
         solve: Callable[..., Generator[None, None, Progress]] = graduated if doubted else steps
         progress = yield from solve(
             structure,
             factors,
-            self._estimate(),
+            estimate,
             weighting,
             scale_sigma=self._scale_sigma,
             iterations=iterations,
@@ -347,6 +347,18 @@ class PoseGraph:
         weights = np.append(self._weights, np.ones(len(factors.nodes) - len(self._weights)))
         nodes = np.asarray(poses, np.int64) + 1
         return covariance(structure, factors, self._estimate(), weights, nodes, self._scale_sigma)
+
+
+def warm_up() -> None:
+    """Compile and load what a solving needs, for the first loop of a live sweep not to wait for it."""
+    graph = PoseGraph()
+    graph.add_pose(np.eye(4), fixed=True)
+    for k in range(3):
+        graph.extend(k, np.eye(4), np.eye(6), sweep="warm")
+    graph.add_between(0, 3, se3.exp(np.full(6, 0.1)), np.eye(6), loop=True)
+    graph.add_between(0, 2, se3.exp(np.full(6, -0.5)), 1e-4 * np.eye(6), loop=True)
+    graph.optimise("gnc")
+    graph.covariances([2])
 
 
 def _last(factors: Factors) -> Factors:

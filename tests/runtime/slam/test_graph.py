@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.errors import ConfigError, ReconstructionError
 from edge_runtime.slam import se3
-from edge_runtime.slam.graph import GraphKernel, PoseGraph
+from edge_runtime.slam.graph import GraphKernel, PoseGraph, warm_up
 
 pytest.importorskip("numba", reason="the pose graph is compiled by numba")
 least_squares = pytest.importorskip("scipy.optimize", reason="the dense truth is SciPy's").least_squares
@@ -435,3 +435,7 @@ def test_a_scale_s_collapse_is_not_taken_for_the_optimum() -> None:
     wrong = [graph.add_between(k, k + 12, moved(x=1.2), COVARIANCE * 1e-2, loop=True) for k in range(3)]
     assert list(graph.optimise("gnc").rejected) == wrong
     assert graph.scale("a") == pytest.approx(1 / 0.9, abs=0.03)
+
+
+def test_warming_up_goes_through_everything() -> None:
+    warm_up()
