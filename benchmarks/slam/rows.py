@@ -13,4 +13,6 @@ ROWS = [
     row_of("benchmarks.slam.metric_parity", "metric_parity", "trajectory errors against brute force"),
     row_of("benchmarks.slam.imu", "imu_rotation", "simulated: orientation by gyro and gravity after a minute"),
     row_of("benchmarks.slam.registration", "sweep_registration", "simulated: two sweeps of a liver, one moved, joined"),
+    row_of("benchmarks.slam.loops", "false_loops", "simulated: pose graphs whose loops are partly false"),
+    row_of("benchmarks.slam.loops", "graph_step", "simulated: the pose graph's part of a live step"),
 ]
