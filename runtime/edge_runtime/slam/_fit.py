@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -76,18 +76,26 @@ def field_of(volume: Volume) -> Field:
     return Field(levels=np.where(volume.known, volume.data, np.nan).astype(np.float32), grid=volume.grid)
 
 
-def around(field: Field, points_world: F64, margin_mm: float) -> Field:
-    """The part of `field` that holds `points_world` (N, 3) and `margin_mm` about them; at least two voxels a side."""
-    index = field.grid.to_index(points_world)
-    reach = margin_mm / np.array(field.grid.spacing_mm)
-    top = np.array(field.levels.shape)
+def around(volume: Volume, points_world: F64, margin_mm: float) -> Field:
+    """The part of `volume` that holds `points_world` (N, 3) and `margin_mm` about them; at least two voxels a side."""
+    grid = volume.grid
+    index = grid.to_index(points_world)
+    reach = margin_mm / np.array(grid.spacing_mm)
+    top = np.array(grid.shape)
     low = np.clip(np.floor(index.min(axis=0) - reach), 0, np.maximum(top - 2, 0)).astype(np.int64)
     high = np.clip(np.ceil(index.max(axis=0) + reach) + 1, np.minimum(low + 2, top), top).astype(np.int64)
-    levels = field.levels[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
-    T = field.grid.T_world_volume.copy()
-    T[:3, 3] = field.grid.to_world(low)
-    shape = (levels.shape[0], levels.shape[1], levels.shape[2])
-    return Field(levels=levels, grid=VolumeGrid(shape=shape, spacing_mm=field.grid.spacing_mm, T_world_volume=T))
+    box = (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
+    T = grid.T_world_volume.copy()
+    T[:3, 3] = grid.to_world(low)
+    weight, filled = volume.weight, volume.filled
+    part = replace(
+        volume,
+        data=volume.data[box],
+        weight=None if weight is None else weight[box],
+        filled=None if filled is None else filled[box],
+        T_world_volume=T,
+    )
+    return field_of(part)
 
 
 def smooth(levels: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

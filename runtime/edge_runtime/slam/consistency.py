@@ -17,12 +17,14 @@ import numpy.typing as npt
 from edge_runtime.errors import ConfigError
 from edge_runtime.slam import se3
 
-__all__ = ["CHI2_99_OF_6", "LoopFactor", "OdometryChain", "circle_error", "consistent", "gate_error"]
+__all__ = ["CHI2_99_OF_6", "LoopFactor", "OdometryChain", "circle_errors", "consistent", "gate_error"]
 
 F64 = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 CHI2_99_OF_6 = 16.8119  # quantile 0.99 of chi-square with 6 degrees of freedom
-EXACT_STEPS = 20_000  # of the search for the largest set; beyond them the largest found so far counts
+FIRST_ROOM = 64  # keyframes; doubled when full
+EXACT_STEPS = 5_000  # of the search for the largest set; beyond them the largest found so far counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,12 +49,13 @@ class OdometryChain:
         if not 0 <= scale_sigma < np.inf:
             raise ConfigError(f"scale_sigma is {scale_sigma}; a number from 0 on is needed")
         self._scale_sigma = scale_sigma
-        self._T = [np.eye(4)]
-        self._sum = [np.zeros((6, 6))]  # of covariances, as left perturbations of the first keyframe
-        self._lean = [np.zeros(6)]  # the same of the shift along z per unit of scale
+        self._count = 1
+        self._T = np.tile(np.eye(4), (FIRST_ROOM, 1, 1))
+        self._sum = np.zeros((FIRST_ROOM, 6, 6))  # of covariances, as left perturbations of the first keyframe
+        self._lean = np.zeros((FIRST_ROOM, 6))  # the same of the shift along z per unit of scale
 
     def __len__(self) -> int:
-        return len(self._T)
+        return self._count
 
     def append(self, T_prev_cur: F64, covariance: F64) -> None:
         """One more keyframe, at `T_prev_cur` (4, 4) from the last, known as `covariance` (6, 6) says.
@@ -65,30 +68,40 @@ class OdometryChain:
             )
         if not (np.isfinite(T_prev_cur).all() and np.isfinite(covariance).all()):
             raise ConfigError("T_prev_cur or covariance is not finite; leave the frame out")
-        T = self._T[-1] @ T_prev_cur
+        n = self._count
+        if n == len(self._T):
+            self._T, self._sum, self._lean = (
+                np.concatenate([rows, np.zeros_like(rows)]) for rows in (self._T, self._sum, self._lean)
+            )
+        T = self._T[n - 1] @ T_prev_cur
         A = se3.adjoint(T)
         lean = np.zeros(6)
         lean[3:] = T_prev_cur[:3, :3].T[:, 2] * T_prev_cur[2, 3]
-        self._T.append(T)
-        self._sum.append(self._sum[-1] + A @ covariance @ A.T)
-        self._lean.append(self._lean[-1] + A @ lean)
+        self._T[n] = T
+        self._sum[n] = self._sum[n - 1] + A @ covariance @ A.T
+        self._lean[n] = self._lean[n - 1] + A @ lean
+        self._count = n + 1
 
-    def between(self, i: int, j: int) -> tuple[F64, F64]:
-        """`T_i_j` (4, 4) and its covariance (6, 6), right perturbation; `ConfigError` for a keyframe not there."""
-        if not (0 <= i < len(self) and 0 <= j < len(self)):
-            raise ConfigError(f"keyframes {i} and {j}: there are {len(self)}, counted from 0")
+    def between(self, i: int | Ints, j: int | Ints) -> tuple[F64, F64]:
+        """`T_i_j` (..., 4, 4) and its covariance (..., 6, 6), right perturbation, of one pair or of arrays of them.
+
+        Raises `ConfigError` for a keyframe that is not there.
+        """
+        i, j = np.asarray(i), np.asarray(j)
+        if not (np.minimum(i, j).min() >= 0 and np.maximum(i, j).max() < self._count):
+            raise ConfigError(f"keyframes {i} and {j}: there are {self._count}, counted from 0")
         T = se3.inverse(self._T[i]) @ self._T[j]
-        sign = 1 if i <= j else -1
         A = se3.adjoint(se3.inverse(self._T[j]))
-        lean = A @ (self._lean[j] - self._lean[i])
-        spread = sign * (A @ (self._sum[j] - self._sum[i]) @ A.T)
-        return T, spread + self._scale_sigma**2 * np.outer(lean, lean)
+        lean = (A @ (self._lean[j] - self._lean[i])[..., None])[..., 0]
+        sign = np.where(i <= j, 1.0, -1.0)[..., None, None]
+        spread = sign * (A @ (self._sum[j] - self._sum[i]) @ np.swapaxes(A, -1, -2))
+        return T, spread + self._scale_sigma**2 * lean[..., :, None] * lean[..., None, :]
 
 
 def gate_error(loop: LoopFactor, chain: OdometryChain) -> float:
     """Squared Mahalanobis distance of `loop` from the chain; `CHI2_99_OF_6` is the gate."""
     T, covariance = chain.between(loop.i, loop.j)
-    return _mahalanobis(se3.log(se3.inverse(loop.T_i_j) @ T), covariance + _seen_from(loop, T))
+    return float(_mahalanobis(se3.log(se3.inverse(loop.T_i_j) @ T), covariance + _seen_from(loop, T)))
 
 
 def _seen_from(loop: LoopFactor, T: F64) -> F64:
@@ -97,24 +110,25 @@ def _seen_from(loop: LoopFactor, T: F64) -> F64:
     return np.asarray(E @ loop.covariance @ E.T)
 
 
-def circle_error(a: LoopFactor, b: LoopFactor, chain: OdometryChain) -> float:
-    """Squared Mahalanobis distance from the identity of the circle i_a, j_a, j_b, i_b, i_a (equation 2 there)."""
-    T_ja_jb, way_out = chain.between(a.j, b.j)
-    T_ib_ia, way_back = chain.between(b.i, a.i)
-    back = se3.inverse(b.T_i_j)
+def circle_errors(a: LoopFactor, others: Sequence[LoopFactor], chain: OdometryChain) -> F64:
+    """(N,) squared Mahalanobis distances from the identity, of the circles i_a, j_a, j_b, i_b (equation 2 there)."""
+    if not others:
+        return np.zeros(0)
+    i, j = (np.array(ends) for ends in ([b.i for b in others], [b.j for b in others]))
+    T_i_j, covariance_b = np.stack([b.T_i_j for b in others]), np.stack([b.covariance for b in others])
     T, covariance = a.T_i_j, a.covariance
     for step, doubt in (
-        (T_ja_jb, way_out),
-        (back, se3.inverse_covariance(b.T_i_j, b.covariance)),
-        (T_ib_ia, way_back),
+        chain.between(np.full_like(j, a.j), j),
+        (se3.inverse(T_i_j), se3.inverse_covariance(T_i_j, covariance_b)),
+        chain.between(i, np.full_like(i, a.i)),
     ):
         covariance = se3.compose_covariance(covariance, step, doubt)
         T = T @ step
     return _mahalanobis(se3.log(T), covariance)
 
 
-def _mahalanobis(error: F64, covariance: F64) -> float:
-    return float(error @ np.linalg.solve(covariance, error))
+def _mahalanobis(error: F64, covariance: F64) -> F64:
+    return np.asarray((error * np.linalg.solve(covariance, error[..., None])[..., 0]).sum(axis=-1))
 
 
 def consistent(loops: Sequence[LoopFactor], chain: OdometryChain, limit: float = CHI2_99_OF_6) -> tuple[int, ...]:
@@ -122,13 +136,11 @@ def consistent(loops: Sequence[LoopFactor], chain: OdometryChain, limit: float =
 
     Of equally large sets the one with the higher sum of scores. Of one loop alone nothing can be said: it is kept.
     """
-    n = len(loops)
-    friends = [0] * n
-    for p in range(n):
-        for q in range(p + 1, n):
-            if circle_error(loops[p], loops[q], chain) <= limit:
-                friends[p] |= 1 << q
-                friends[q] |= 1 << p
+    friends = [0] * len(loops)
+    for p, loop in enumerate(loops):
+        for q in np.flatnonzero(circle_errors(loop, loops[p + 1 :], chain) <= limit) + p + 1:
+            friends[p] |= 1 << int(q)
+            friends[q] |= 1 << p
     return _largest_clique(friends, [loop.score for loop in loops])
 
 

@@ -30,7 +30,7 @@ Distance = Callable[[Image, Image], "tuple[float, float] | None"]
 TOP = 3  # candidates that are verified for one keyframe
 NEXT = 2  # places that successive matches may lie apart
 SIGMAS = 3.0
-MAX_LOOPS = 256  # kept for the pairwise test, the latest
+MAX_LOOPS = 128  # kept for the pairwise test, the latest
 SHIFT_FLOOR = 0.2  # mm; least doubt about a registration in plane: tissue is no rigid body
 TURN_FLOOR = 1e-2  # rad
 

@@ -19,7 +19,7 @@ from edge_runtime.frame import FrameGeometry
 from edge_runtime.reconstruct.scan import image_from_pixel
 from edge_runtime.reconstruct.volume import Volume
 from edge_runtime.slam import se3
-from edge_runtime.slam._fit import MIN_POINTS, Field, Points, around, field_of, fit_rigid, smooth
+from edge_runtime.slam._fit import MIN_POINTS, Field, Points, around, fit_rigid, smooth
 
 __all__ = ["RefineSettings", "Refinement", "frame_points", "refine_pose"]
 
@@ -135,7 +135,7 @@ def refine_pose(
     if len(points.at) < MIN_POINTS:
         return Refinement(T_world_image=T_world_image, covariance=prior, refused="flat image")
     at_world = points.at @ T_world_image[:3, :3].T + T_world_image[:3, 3]
-    near = around(field_of(local_map), at_world, settings.max_shift_mm)
+    near = around(local_map, at_world, settings.max_shift_mm)
     fit = fit_rigid(
         points,
         Field(levels=smooth(near.levels), grid=near.grid),

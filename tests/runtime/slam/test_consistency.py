@@ -16,7 +16,7 @@ from edge_runtime.slam.consistency import (
     LoopFactor,
     OdometryChain,
     _largest_clique,
-    circle_error,
+    circle_errors,
     consistent,
     gate_error,
 )
@@ -68,6 +68,22 @@ def test_motions_between_are_those_composed_step_by_step():
     assert np.allclose(back, se3.inverse(T), atol=1e-12)
     assert np.allclose(spread, se3.inverse_covariance(T, covariance), atol=1e-12)
     assert np.allclose(chain.between(4, 4)[1], 0)
+    many = chain.between(np.array([2, 8]), np.array([8, 2]))
+    assert np.allclose(many[0], [got, se3.inverse(T)], atol=1e-12)
+    assert np.allclose(many[1][1], spread, atol=1e-12)
+
+
+def test_a_long_chain_is_as_exact_as_a_short_one():
+    chain = OdometryChain(0.0)
+    step = se3.exp([0, 0, 0.01, 0.1, 0, 1.0])
+    for _ in range(300):
+        chain.append(step, SIGMA)
+    T, covariance = chain.between(290, 300)
+    again = OdometryChain(0.0)
+    for _ in range(10):
+        again.append(step, SIGMA)
+    assert np.allclose(T, again.between(0, 10)[0], atol=1e-9)
+    assert np.allclose(covariance, again.between(0, 10)[1], rtol=1e-6, atol=1e-12)
 
 
 def test_a_common_scale_error_makes_a_straight_way_as_uncertain_as_it_is_long():
@@ -97,7 +113,7 @@ def test_circles_of_right_loops_close_and_their_error_is_chi_square():
     errors = []
     for _ in range(150):
         truth, chain = walk(rng, 20)
-        errors.append(circle_error(loop(rng, truth, 1, 15), loop(rng, truth, 4, 18), chain))
+        errors += circle_errors(loop(rng, truth, 1, 15), [loop(rng, truth, 4, 18)], chain).tolist()
     assert np.mean(errors) == pytest.approx(6, rel=0.2)
 
 

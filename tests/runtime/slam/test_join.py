@@ -98,18 +98,19 @@ def test_settings_out_of_range_are_refused(wrong):
 
 
 def test_coarser_fields_lie_where_the_fine_one_does():
-    field = field_of(volume(lambda p: 100 + 2 * p[..., 0] + p[..., 1] - p[..., 2], noise=0))
+    ramp = volume(lambda p: 100 + 2 * p[..., 0] + p[..., 1] - p[..., 2], noise=0)
+    field = field_of(ramp)
     coarse = coarser(field, (3, 2, 4))
     index = np.argwhere(np.isfinite(coarse.levels))
     at = coarse.grid.to_world(index)
     whole = (np.abs(at) < 15).all(axis=1)
     wanted = 100 + at @ [2, 1, -1]
     assert np.abs(coarse.levels[tuple(index.T)] - wanted)[whole].max() < 0.6
-    part = around(field, np.array([[1.0, 2.0, 3.0], [4.0, 2.0, 5.0]]), 2.0)
+    part = around(ramp, np.array([[1.0, 2.0, 3.0], [4.0, 2.0, 5.0]]), 2.0)
     index = np.argwhere(np.isfinite(part.levels))
     assert np.abs(part.levels[tuple(index.T)] - (100 + part.grid.to_world(index) @ [2, 1, -1])).max() < 0.6
     assert part.levels.shape[0] < 10
-    outside = around(field, np.array([[500.0, 0, 0]]), 1.0)
+    outside = around(ramp, np.array([[500.0, 0, 0]]), 1.0)
     assert min(outside.levels.shape) >= 2
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from edge_runtime.errors import ConfigError, GeometryError
+from edge_runtime.errors import ConfigError, GeometryError, MissingDependencyError
 from edge_runtime.frame import FrameGeometry, Rectangle
 from edge_runtime.slam import se3
 from edge_runtime.slam.refine import RefineSettings, frame_points, refine_pose
@@ -131,3 +132,9 @@ def test_bad_input_is_refused():
     for wrong in ({"pixels": 3}, {"steps": 0}, {"min_ncc": 1.0}, {"max_turn_deg": 0.0}):
         with pytest.raises(ConfigError):
             RefineSettings(**wrong)
+
+
+def test_without_numba_the_install_line_is_given(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'pocus-edge-runtime\[recon\]'"):
+        refine_pose(picture(SCENE, place()), GEOMETRY, place(), PRIOR, MAP)
