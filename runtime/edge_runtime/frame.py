@@ -12,6 +12,8 @@ from edge_runtime.errors import ConfigError, GeometryError
 
 __all__ = ["Frame", "FrameGeometry", "Rectangle", "ScanArea", "Sector"]
 
+_UINT8 = np.dtype(np.uint8)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rectangle:
@@ -155,7 +157,7 @@ class Frame:
                 f"frame {self.index}: image is not C-contiguous (a view with gaps or turned axes, strides "
                 f"{self.image.strides}); pass numpy.ascontiguousarray(image)"
             )
-        if dtype != np.uint8 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)) or 0 in shape:
+        if dtype != _UINT8 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)) or 0 in shape:
             raise ConfigError(
                 f"frame {self.index}: image has shape {shape} and dtype {dtype}; "
                 "(H, W) or (H, W, 3) uint8 with at least one pixel is needed"

@@ -38,6 +38,7 @@ class Runner(ABC):
         self.name = name
         self.variant = variant
         self.input = input
+        self._dtype = np.dtype(input.dtype)
         self.outputs = outputs
         self._active = 0  # depth of `with`
         self._in_use = threading.Lock()
@@ -113,7 +114,7 @@ class Runner(ABC):
         array = inputs.get(self.input.name)
         if array is None or len(inputs) != 1:
             raise InputContractError(f"inputs are {sorted(inputs)}; exactly [{self.input.name!r}] is needed")
-        if array.shape != self.input.shape or array.dtype != self.input.dtype:
+        if array.shape != self.input.shape or array.dtype != self._dtype:
             raise InputContractError(
                 f"input {self.input.name!r} is {array.dtype} {array.shape}; "
                 f"the bundle wants {self.input.dtype} {self.input.shape}"

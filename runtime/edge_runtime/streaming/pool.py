@@ -68,16 +68,15 @@ class ResultPool:
         """Slots that somebody holds."""
         return self.slots - len(self._free)
 
-    def lease(self, mask: Shape, probability: Shape) -> Slot | None:
-        """A slot with one holder and buffers of these shapes (rows, columns), or None when all are held."""
+    def lease(self) -> Slot | None:
+        """A slot with one holder, its buffers as they were last made to `fit`; None when all are held."""
         with self._lock:
             if not self._free:
                 self.exhausted += 1
                 return None
             slot = self._free.pop()
             slot._holders = 1
-        slot.fit(mask, probability)
-        return slot
+            return slot
 
     def _count(self, slot: Slot, change: int) -> None:
         with self._lock:

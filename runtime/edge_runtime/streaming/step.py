@@ -211,7 +211,7 @@ class BranchStep:
         """The order of a step. Fills `result`; returns why the frame is dropped, or nothing."""
         frame = result.frame
         plan = self._decide("preprocess", result, 0)
-        slot = self.pool.lease((0, 0), (0, 0)) if plan.action == "run" else None
+        slot = self.pool.lease() if plan.action == "run" else None
         watch.lap("turn", wait=True)
         if plan.action != "run":
             return self._without(plan, result)
