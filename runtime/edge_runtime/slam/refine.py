@@ -3,7 +3,8 @@
 As KISS-ICP registers a scan to a local map and not to the last scan (Vizzo et al., RA-L 8, 2023), a frame is moved by
 Gauss-Newton until its pixels of highest gradient agree with the volume of the last seconds up to gain and offset;
 directions that the map does not hold keep their prior. A frame inside the slab that it wrote itself always fits: leave
-it out of the map.
+it out of the map. Where the map was seen from another side, give frame and map through `contrast.axial_contrast`, or
+shadows, which turn with the probe, draw the pose along.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class Refinement:
 def frame_points(
     image: npt.NDArray[np.uint8], geometry: FrameGeometry, cell_mm: float, settings: RefineSettings
 ) -> Points:
-    """The pixels of `image` (H, W) that are worth fitting: smoothed means of squares of `cell_mm`, highest gradient
-    first.
+    """The pixels of `image` (H, W) that are worth fitting: the smoothed means of squares of `cell_mm` with the
+    highest gradient.
 
     Raises `ConfigError` for an image of another kind and `GeometryError` when the millimetres are not trusted.
     """
@@ -101,8 +102,11 @@ def frame_points(
     gy, gx = means[2:, 1:-1] - means[:-2, 1:-1], means[1:-1, 2:] - means[1:-1, :-2]
     whole = inside[2:, 1:-1] & inside[:-2, 1:-1] & inside[1:-1, 2:] & inside[1:-1, :-2] & inside[1:-1, 1:-1]
     steep[1:-1, 1:-1] = np.where(whole, np.hypot(gy / (fy * row_mm), gx / (fx * column_mm)), 0)
-    order = np.argsort(-steep, axis=None, kind="stable")[: settings.pixels]
-    order = order[steep.ravel()[order] > 0]
+    flat = steep.ravel()
+    order = np.arange(flat.size)
+    if flat.size > settings.pixels:
+        order = np.sort(np.argpartition(-flat, settings.pixels)[: settings.pixels])
+    order = order[flat[order] > 0]
     y, x = np.unravel_index(order, means.shape)
     pixel = np.stack([x * fx + (fx - 1) / 2, y * fy + (fy - 1) / 2], axis=1)
     at = np.zeros((len(order), 3))
