@@ -68,7 +68,7 @@ def _direction_of(name: str, learnt: Sweep, scored: Sweep) -> list[Figure]:
     truth = _across(se3.inverse(scored.T_world_image[:-1]) @ scored.T_world_image[1:], grid)
     assert scored.times_ns is not None
     motions = _track(scored, curve, grid, 1 if before.sum() > 0 else -1)
-    steps, reasons = chain_steps(motions, [int(t) for t in scored.times_ns])
+    steps, reasons = chain_steps(motions, [int(t) for t in scored.times_ns], grid.centre_mm)
     found = _across(steps, grid)
     known = np.array([not reason for reason in reasons])
     near = _across(np.stack([m.T_prev_cur for m in motions if m.lag == 1]), grid)

@@ -176,6 +176,8 @@ class Odometry:
             far = (earlier, pair)
         if self._reversed(near.elevation, skipped):
             self.direction = -self.direction
+            while len(self._seen) > 1:
+                self._seen.popleft()  # a distance across the turn is no sum of steps
             flags = (*flags, "reversal")
         if near.elevation.in_sigma < self._curve.min_sigma:
             still = near.elevation.in_sigma < STILL and float(np.hypot(*near.plane.shift_mm)) < self._settings.still_mm
@@ -258,30 +260,42 @@ def _thumbnail(image: npt.NDArray[np.uint8], grid: PatchGrid) -> F64:
     return np.asarray(found / length if length > 0 else found)
 
 
-def chain_steps(motions: Sequence[Motion], times_ns: Sequence[int]) -> tuple[F64, tuple[str, ...]]:
+def chain_steps(
+    motions: Sequence[Motion], times_ns: Sequence[int], centre_mm: Sequence[float] | F64 = (0.0, 0.0)
+) -> tuple[F64, tuple[str, ...]]:
     """Steps (N - 1, 4, 4) between the frames at `times_ns`, and why each is not known ("" where it is).
 
-    Elevations of all lags agree as well as they can (least squares, weighted by their variance); the rest is that of
-    the motions from frame to frame. Raises `ReconstructionError` when no step is known.
+    A duplicate is a step of nothing, and what follows it starts where the frame before it was. The elevations of all
+    lags agree as well as they can (least squares, weighted by their variance) at `centre_mm` (x, y), which should be
+    the patches' centre, where they do not hang on the tilt; the rest is that of the motions from frame to frame.
+    Raises `ReconstructionError` when no step is known, `ConfigError` for times that occur twice.
     """
+    to_centre = np.eye(4)
+    to_centre[:2, 3] = centre_mm
+    A = se3.adjoint(se3.inverse(to_centre))
     place = {t: k for k, t in enumerate(times_ns)}
+    if len(place) < len(times_ns):
+        raise ConfigError(f"{len(times_ns) - len(place)} of {len(times_ns)} times occur twice; frames are told by time")
     steps = np.tile(np.eye(4), (len(times_ns) - 1, 1, 1))
     reasons = ["no motion"] * len(steps)
     rows, values = [], []
     for motion in motions:
-        first, last = place[motion.time_prev_ns], place[motion.time_ns]
-        if last == first + 1:
-            steps[first], reasons[first] = motion.T_prev_cur, motion.refused
+        if motion.refused == "duplicate":
+            reasons[place[motion.time_ns] - 1] = "duplicate"
+    for motion in motions:
+        spanned = [k for k in range(place[motion.time_prev_ns], place[motion.time_ns]) if reasons[k] != "duplicate"]
+        if len(spanned) == 1:
+            steps[spanned[0]], reasons[spanned[0]] = motion.T_prev_cur, motion.refused
         if motion.refused:
             continue
-        weight = 1 / np.sqrt(motion.covariance[5, 5])
+        weight = 1 / np.sqrt((A @ motion.covariance @ A.T)[5, 5])
         row = np.zeros(len(steps))
-        row[first:last] = weight
+        row[spanned] = weight
         rows.append(row)
-        values.append(weight * motion.T_prev_cur[2, 3])
+        values.append(weight * (motion.T_prev_cur @ to_centre)[2, 3])
     if not rows:
         raise ReconstructionError(f"none of {len(steps)} steps could be measured: {', '.join(sorted(set(reasons)))}")
     found, *_ = np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)
     known = np.array([not reason for reason in reasons])
-    steps[known, 2, 3] = found[known]
+    steps[known, 2, 3] += found[known] - (steps[known] @ to_centre)[:, 2, 3]
     return steps, tuple(reasons)

@@ -220,7 +220,7 @@ def test_an_unseen_sweep_is_followed(curve, grid, direction):
     assert answers[0] == ()
     assert [a[0].lag for a in answers[1:]] == [1] * 12
     assert not any(m.refused for a in answers for m in a)
-    found, reasons = chain_steps([m for a in answers for m in a], range(0, 13 * STEP_NS, STEP_NS))
+    found, reasons = chain_steps([m for a in answers for m in a], range(0, 13 * STEP_NS, STEP_NS), grid.centre_mm)
     assert set(reasons) == {""}
     middle = (found @ np.array([*grid.centre_mm, 0, 1]))[:, :3] - np.array([*grid.centre_mm, 0])
     assert np.abs(middle[:, 2]).sum() == pytest.approx(steps.sum(), rel=0.1)
@@ -263,6 +263,21 @@ def test_frames_that_cannot_be_used_are_named(curve, grid):
     assert [a[0].refused for a in answers[1:]] == ["", "duplicate", "", "cut", "black", "black", "black"]
     assert answers[3][0].lag == 2  # past the duplicate
     assert "duplicate" in answers[2][0].flags
+
+
+def test_a_duplicate_loses_no_way(curve, grid):
+    images = planes(np.random.default_rng(23), np.arange(5) * 0.5)
+    film = images[[0, 1, 1, 1, 2, 3, 4]]
+    whole, _ = chain_steps(
+        [m for a in follow(Odometry(curve, grid), images) for m in a], range(0, 5 * STEP_NS, STEP_NS)
+    )
+    motions = [m for a in follow(Odometry(curve, grid, OdometrySettings(max_lag=2)), film) for m in a]
+    steps, reasons = chain_steps(motions, range(0, 7 * STEP_NS, STEP_NS))
+    assert reasons == ("", "duplicate", "duplicate", "", "", "")
+    assert np.array_equal(steps[1:3], [np.eye(4)] * 2)
+    assert steps[[0, 3, 4, 5]] == pytest.approx(whole, abs=1e-9)
+    with pytest.raises(ConfigError, match="1 of 7 times occur twice"):
+        chain_steps(motions, [0, *range(0, 6 * STEP_NS, STEP_NS)])
 
 
 def test_a_probe_that_rests_is_stationary(curve, grid):
