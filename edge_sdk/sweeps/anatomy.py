@@ -25,6 +25,7 @@ class Anatomy:
     goes on. `bone_mm` (Z, X) float32: the y of the bone's surface, infinite where there is none. `seed` draws the
     scatterers; `strands` in [0, 1] is the share of them that lie in line along z, in strands of `strand_mm`, as in
     muscle: their echo changes with the strand, not with the slice, so the image decorrelates slower than speckle.
+    Raises `ConfigError` for shapes, types and numbers that do not fit.
     """
 
     strength_db: npt.NDArray[np.float32]
@@ -35,6 +36,22 @@ class Anatomy:
     seed: int
     strands: float = 0.0
     strand_mm: float = 8.0
+
+    def __post_init__(self) -> None:
+        shape, floats = self.strength_db.shape, np.dtype(np.float32)
+        ok = len(shape) == 3 and min(shape) >= 2 and self.strength_db.dtype == floats
+        require(ok, "strength_db", (shape, str(self.strength_db.dtype)), "give (Z, Y, X) float32 of at least 2 each")
+        require(bool(np.isfinite(self.strength_db).all()), "strength_db", "not finite", "give finite dB")
+        ok = self.label.shape == shape and self.label.dtype == np.uint8
+        require(ok, "label", (self.label.shape, str(self.label.dtype)), f"give {shape} uint8, as strength_db has")
+        ok = self.bone_mm.shape == shape[::2] and self.bone_mm.dtype == floats and not np.isnan(self.bone_mm).any()
+        require(ok, "bone_mm", (self.bone_mm.shape, str(self.bone_mm.dtype)), f"give {shape[::2]} float32, no NaN")
+        ok = self.origin_mm.shape == (3,) and bool(np.isfinite(self.origin_mm).all())
+        require(ok, "origin_mm", self.origin_mm, "give x, y, z in mm")
+        require(0.01 <= self.voxel_mm <= 10, "voxel_mm", self.voxel_mm, "give 0.01 to 10 mm")
+        require(0 <= self.strands <= 1, "strands", self.strands, "give a share of 0 to 1")
+        require(0.5 <= self.strand_mm <= 100, "strand_mm", self.strand_mm, "give 0.5 to 100 mm")
+        require(self.seed >= 0, "seed", self.seed, "give a whole number >= 0")
 
 
 def homogeneous(seed: int = 0) -> Anatomy:
@@ -71,8 +88,6 @@ def random_anatomy(
     require(all(10 <= s <= 1000 for s in size_mm), "size_mm", size_mm, "give three lengths of 10 to 1000 mm")
     require(vessels is None or 0 <= vessels <= 10, "vessels", vessels, "give 0 to 10, or None")
     require(0 <= texture_db <= 12, "texture_db", texture_db, "give 0 to 12 dB")
-    require(0 <= strands <= 1, "strands", strands, "give a share of 0 to 1")
-    require(0.5 <= strand_mm <= 100, "strand_mm", strand_mm, "give 0.5 to 100 mm")
     shape = tuple(round(s / voxel_mm) for s in reversed(size_mm))
     require(bool(np.prod(shape) <= 2e8), "size_mm", size_mm, "give a smaller box or larger voxels: 2e8 voxels at most")
     rng = generator(seed)

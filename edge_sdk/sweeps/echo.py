@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.geometry import is_rigid
 from edge_sdk.simulate._checks import require
 from edge_sdk.sweeps.anatomy import Anatomy
 from edge_sdk.sweeps.settings import MIN_SIGMA_PIXELS, Receiver, SweepProbe
@@ -79,10 +80,12 @@ class EchoField:
         """The field (2, W, H) float32, real and imaginary part, at rigid `T_tissue_image` (4, 4) in mm.
 
         `compression` c in [0, 0.5] shows what rests at depth y at (1 - c) y. The array is reused by the next call.
+        Raises `ConfigError` for a matrix that is not rigid and other compressions.
         """
         from edge_sdk.sweeps import _kernels as kernels
 
         require(0 <= compression <= 0.5, "compression", compression, "give 0 to 0.5")
+        require(is_rigid(T_tissue_image, 1e-4), "T_tissue_image", T_tissue_image, "give a rigid 4x4 matrix in mm")
         R = np.ascontiguousarray(T_tissue_image[:3, :3], np.float64)
         t = np.ascontiguousarray(T_tissue_image[:3, 3], np.float64)
         self._laid[:] = 0
@@ -123,9 +126,12 @@ class EchoField:
         """Write the field of the last `receive` into `image` (H, W) uint8, with new noise from `rng`.
 
         `keep` in [0, 1) of `shown` (H, W) float32, the grey levels shown last, stays; `shown` is brought up to date.
+        Raises `ConfigError` for arrays of another shape.
         """
         from edge_sdk.sweeps import _kernels as kernels
 
+        for name, array in (("shown", shown), ("image", image)):
+            require(array.shape == self.probe.shape, f"{name}.shape", array.shape, f"give {self.probe.shape}")
         height = self.probe.shape[0]
         noise_db = receiver.noise_db - receiver.noise_rise_db * (1 - np.arange(height) / (height - 1))
         sigma = (10 ** (noise_db / 20) / np.sqrt(2)).astype(np.float32)

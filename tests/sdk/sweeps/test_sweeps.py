@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pytest
@@ -196,6 +198,12 @@ def test_imu_noise_has_the_density_asked_for() -> None:
         (lambda: ImuModel(down=(0.0, 2.0, 0.0)), "down"),
         (lambda: ImuModel(rate_hz=1.0), "rate_hz"),
         (lambda: random_anatomy(1, voxel_mm=0.01), "voxel_mm"),
+        (lambda: random_anatomy(1, (20, 20, 20), strands=1.5), "strands"),
+        (lambda: replace(homogeneous(), bone_mm=np.zeros((1, 1), np.float32)), "bone_mm"),
+        (lambda: replace(homogeneous(), strength_db=np.full((2, 2, 2), np.nan, np.float32)), "not finite"),
+        (lambda: replace(homogeneous(), label=np.zeros((2, 2, 3), np.uint8)), "label"),
+        (lambda: EchoField(homogeneous(), SMALL).receive(2 * np.eye(4)), "rigid"),
+        (lambda: EchoField(homogeneous(), SMALL).receive(np.eye(4), 0.9), "compression"),
         (lambda: hand(1, 1, 10.0), "n is"),
         (lambda: resampled(straight(3, 1.0), 9), "4 recorded poses"),
         (lambda: resampled(straight(5, 0.0), 9), "no length"),
