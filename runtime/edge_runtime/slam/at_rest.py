@@ -28,7 +28,8 @@ class CompressionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     `least_blocks` and `least_depth` (share of the scanned depth that they span), `most_scatter_mm` and `least_inliers`
     of a fit, else the pair is refused. `rate`: standard deviation of the change, from frame to frame, of the strain's
     rate; smaller is smoother. `reference`: the first frame is at rest, or the median of all. `significance`: a frame is
-    left alone unless its strain exceeds this many standard errors, and `least_strain`; and beyond `most_strain`.
+    left alone unless its strain exceeds this many standard errors, and `least_strain`; and beyond `most_strain`;
+    the whole sweep is, unless the strain of some frame that is to be corrected reaches `least_peak`.
     Raises `ConfigError` for a value out of range.
     """
 
@@ -46,6 +47,7 @@ class CompressionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     reference: Literal["first", "median"] = "first"
     significance: float = 3.0
     least_strain: float = 0.006
+    least_peak: float = 0.015
     most_strain: float = 0.25
 
     def __post_init__(self) -> None:
@@ -65,6 +67,8 @@ class CompressionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
                 f"least_strain {self.least_strain} and most_strain {self.most_strain}: 0 <= least < most <= "
                 "0.5 is needed"
             )
+        if not self.least_strain <= self.least_peak <= self.most_strain:
+            raise ConfigError(f"least_peak {self.least_peak}: from least_strain to most_strain is allowed")
         if not self.lags or min(self.lags) < 1 or max(self.lags) > 16 or self.least_blocks < 6:
             raise ConfigError(f"lags {self.lags}, least_blocks {self.least_blocks}: lags of 1 to 16, at least 6 blocks")
 

@@ -184,6 +184,14 @@ def test_a_cut_leaves_what_follows_alone():
     assert "no accepted pair" in found.refused[-1]
 
 
+def test_a_sweep_that_is_hardly_pressed_is_left_alone_as_a_whole():
+    frames = np.stack([tissue(12, 0.003 * k) for k in range(5)])
+    found = estimate_compression(frames, GEOMETRY)
+    assert not found.amounts.any()
+    assert "no strain of the sweep reaches 0.015" in found.refused[-1]
+    assert estimate_compression(frames, GEOMETRY, CompressionSettings(least_peak=0.006)).amounts[-1] > 0.01
+
+
 def test_two_layers_that_move_apart_are_no_compression():
     before = tissue(8)
     after = before.copy()
@@ -230,6 +238,7 @@ def test_matching_finds_a_shift_to_a_hundredth_of_a_millimetre():
         {"lags": ()},
         {"lags": (0,)},
         {"least_strain": 0.3},
+        {"least_peak": 0.001},
         {"most_strain": 0.9},
         {"least_blocks": 2},
     ],
