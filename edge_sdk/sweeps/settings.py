@@ -87,7 +87,8 @@ class Receiver(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     deepest row, falling to `noise_db - noise_rise_db` at the face (what time-gain compensation makes of white noise).
     `gain_db` is added throughout; `gain_wander_db` is the standard deviation of a slow change (an
     Ornstein-Uhlenbeck process of 2 s), `gain_steps` the mean number of turns of the knob in a sweep, of 2 to 6 dB
-    each. `persistence` in [0, 1): share of the last shown frame in the next, on the log scale. Raises `ConfigError`.
+    each. `persistence` in [0, 1): share of the last shown frame in the next; `averaging`: each frame is the mean of
+    the last so many (of those there are, at the start); both on the log scale. Raises `ConfigError`.
     """
 
     dynamic_range_db: float = 60.0
@@ -98,6 +99,7 @@ class Receiver(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     gain_wander_db: float = 0.0
     gain_steps: float = 0.0
     persistence: float = 0.0
+    averaging: int = 1
 
     def __post_init__(self) -> None:
         require(20 <= self.dynamic_range_db <= 120, "dynamic_range_db", self.dynamic_range_db, "give 20 to 120 dB")
@@ -108,6 +110,7 @@ class Receiver(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         require(0 <= self.gain_wander_db <= 10, "gain_wander_db", self.gain_wander_db, "give 0 to 10 dB")
         require(0 <= self.gain_steps <= 20, "gain_steps", self.gain_steps, "give 0 to 20 a sweep")
         require(0 <= self.persistence < 1, "persistence", self.persistence, "give 0 to below 1")
+        require(1 <= self.averaging <= 30, "averaging", self.averaging, "give 1 (none) to 30 frames")
 
 
 class Disturbance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,12 +101,16 @@ def _images(
 ) -> npt.NDArray[np.uint8]:
     images = np.empty((len(poses), *field.probe.shape), np.uint8)
     shown = np.zeros(field.probe.shape, np.float32)
+    recent: deque[npt.NDArray[np.float32]] = deque(maxlen=receiver.averaging)
     for k, (T, c, moved, db) in enumerate(zip(poses, compression, breathing, gain, strict=True)):
         T_tissue_image = T.copy()
         T_tissue_image[:3, 3] -= moved
         field.receive(T_tissue_image, float(c))
         keep = receiver.persistence if k else 0.0
         field.show(receiver, float(db), rng, keep, shown, images[k])
+        if receiver.averaging > 1:
+            recent.append(shown.copy())
+            images[k] = np.rint(np.mean(recent, axis=0))
     return images
 
 

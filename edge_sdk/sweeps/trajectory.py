@@ -74,7 +74,7 @@ def there_and_back(T_world_image: Floats, seed: int, *, sway_mm: float = 1.0, ti
     """The path (N, 4, 4) and its way back (2 N - 1 poses), which wanders off it and comes home to the first pose."""
     back = T_world_image[::-1][1:]
     rng, share = generator(seed), np.linspace(0, 1, len(back))
-    leave = np.sin(np.pi * share) ** 0.5
+    leave = np.sin(np.pi * share)
     off = np.tile(np.eye(4), (len(back), 1, 1))
     off[:, :3, 3] = leave[:, None] * np.stack([s * _wander(rng, 8 * share) for s in (sway_mm, 0.25 * sway_mm, 0.0)], 1)
     turns = leave[:, None] * np.stack([tilt_rad * _wander(rng, 8 * share) for _ in range(3)], 1)

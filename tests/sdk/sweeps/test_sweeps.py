@@ -114,6 +114,9 @@ def test_gain_persistence_and_noise_do_what_they_say() -> None:
     kept = msgspec.structs.replace(QUIET, persistence=0.5)
     c = sweep_through(homogeneous(3), poses, 0, probe=SMALL, receiver=kept).images
     np.testing.assert_allclose(c[1], (a[0] + a[1]) / 2, atol=1.01)
+    mean = msgspec.structs.replace(QUIET, averaging=3)
+    d = sweep_through(homogeneous(3), poses, 0, probe=SMALL, receiver=mean).images
+    np.testing.assert_allclose(d, [a[0], (a[0] + a[1]) / 2], atol=1.01)
     noisy = sweep_through(homogeneous(3), poses, 0, probe=SMALL, receiver=Receiver(noise_db=10.0)).images
     assert ncc(noisy[0][-20:], a[0][-20:]) < 0.4 < 0.8 < ncc(noisy[0][:20], a[0][:20]) + 0.4
 
@@ -194,6 +197,7 @@ def test_imu_noise_has_the_density_asked_for() -> None:
         (lambda: SweepProbe(axial_sigma_mm=0.05), "axial_sigma_mm"),
         (lambda: SweepProbe(shape=(4, 4)), "shape"),
         (lambda: Receiver(persistence=1.0), "persistence"),
+        (lambda: Receiver(averaging=0), "averaging"),
         (lambda: Disturbance(compression=0.9), "compression"),
         (lambda: ImuModel(down=(0.0, 2.0, 0.0)), "down"),
         (lambda: ImuModel(rate_hz=1.0), "rate_hz"),
