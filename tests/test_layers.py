@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PLACES = (ROOT / "runtime", ROOT / "export", ROOT)
 HOST = ("torch", "onnx", "edge_export", "edge_sdk")
-HEAVY = ("onnxruntime", "cv2", "numba", "pydicom", "scipy", "cryptography", "typer")
+HEAVY = ("onnxruntime", "cv2", "numba", "pydicom", "scipy", "h5py", "cryptography", "typer")
 WALK = """
 import importlib, json, pkgutil, sys
 package, skipped = sys.argv[1], set(sys.argv[2:])

@@ -35,6 +35,8 @@ EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "video": (("cv2", "opencv-python-headless"),),
     "recon": (("numba", "numba"),),
+    "slam": (("numba", "numba"), ("scipy", "scipy")),
+    "tusrec": (("h5py", "h5py"),),
     "cli": (("typer", "typer"), ("rich", "rich"), ("yaml", "PyYAML")),
     "sign": (("cryptography", "cryptography"),),
 }
