@@ -51,7 +51,6 @@ class OdometrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    image: npt.NDArray[np.uint8]
     thumbnail: F64
     spectra: npt.NDArray[np.complex128]
     textured: bool
@@ -109,14 +108,12 @@ class Odometry:
         flags, refused = self._clock(time_ns)
         index, self._index = self._index, self._index + 1
         spectrum = spectra(image, self._grid)
-        here = _Seen(
-            image.copy(), _thumbnail(image, self._grid), spectrum, _textured(spectrum, self._grid), time_ns, index
-        )
+        here = _Seen(_thumbnail(image, self._grid), spectrum, _textured(spectrum, self._grid), time_ns, index)
         if not self._seen:
             self._seen.append(here)
             return ()
         last = self._seen[-1]
-        if np.array_equal(image, last.image):
+        if here.textured and np.array_equal(spectrum, last.spectra):  # a clock in the overlay may have gone on
             return (self._unknown(last, here, "duplicate", (*flags, "duplicate")),)
         refused = refused or self._whole_image(last, here)
         if refused:

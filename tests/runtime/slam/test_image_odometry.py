@@ -268,6 +268,7 @@ def test_frames_that_cannot_be_used_are_named(curve, grid):
 def test_a_duplicate_loses_no_way(curve, grid):
     images = planes(np.random.default_rng(23), np.arange(5) * 0.5)
     film = images[[0, 1, 1, 1, 2, 3, 4]]
+    film[:, 0, 0] = np.arange(7)  # a clock beside the patches
     whole, _ = chain_steps(
         [m for a in follow(Odometry(curve, grid), images) for m in a], range(0, 5 * STEP_NS, STEP_NS)
     )
