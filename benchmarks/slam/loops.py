@@ -18,6 +18,7 @@ from edge_runtime.slam.graph import PoseGraph, warm_up
 __all__ = ["Case", "case_of", "measure_false_loops", "measure_graph_step"]
 
 POSES, LOOPS, BIAS, RUNS = 400, 30, 0.9, 20
+SEEDS = range(1000, 1000 + RUNS)  # none of them was looked at while the solver was made
 ODOMETRY = np.diag(np.array([2e-3, 2e-3, 2e-3, 0.03, 0.03, 0.1]) ** 2)  # rad, mm: 0.1 degree, in plane, elevation
 LOOP = np.diag(np.array([5e-3, 5e-3, 5e-3, 0.1, 0.1, 0.1]) ** 2)
 
@@ -126,9 +127,9 @@ def _gtsam(case: Case) -> dict[str, float]:
         for i, j, motion, _ in case.loops:
             graph.add(gtsam.BetweenFactorPose3(i, j, gtsam.Pose3(motion), loop))
     settings = gtsam.LevenbergMarquardtParams()
-    settings.setMaxIterations(500)
-    settings.setRelativeErrorTol(1e-12)
-    settings.setAbsoluteErrorTol(1e-12)
+    settings.setMaxIterations(2000)
+    settings.setRelativeErrorTol(1e-15)
+    settings.setAbsoluteErrorTol(1e-15)
     found: dict[str, float] = {}
     began = time.perf_counter()
     values = gtsam.LevenbergMarquardtOptimizer(robust, values, settings).optimize()
@@ -145,7 +146,7 @@ def _gtsam(case: Case) -> dict[str, float]:
 def _beside(found: dict[str, float], kernel: str, case: Case, own: PoseGraph, values: object, began: float) -> None:
     found[f"gtsam {kernel} s"] = time.perf_counter() - began
     began = time.perf_counter()
-    own.optimise(kernel)  # type: ignore[arg-type]
+    own.optimise(kernel, iterations=2000, tolerance=1e-8)  # type: ignore[arg-type]
     found[f"own {kernel} s"] = time.perf_counter() - began
     poses = np.array([values.atPose3(k).matrix() for k in range(len(own))])  # type: ignore[attr-defined]
     found[f"gtsam {kernel}"] = absolute_error(case.truth, poses)
@@ -162,7 +163,7 @@ def measure_false_loops() -> list[Figure]:
     figures = []
     warm_up()
     for share in (0.2, 0.4):
-        rows = [_errors(case_of(seed, share)) for seed in range(RUNS)]
+        rows = [_errors(case_of(seed, share)) for seed in SEEDS]
         ratio = np.array([row["gnc"] / row["clean"] for row in rows])
         figures.append(
             judged(
@@ -179,7 +180,7 @@ def measure_false_loops() -> list[Figure]:
         reason = "gtsam is not installed: pip install gtsam==4.3.0"
         name, goal = "largest difference from gtsam's optimum", "<= 1e-5 mm"
         return [*figures, Figure(name=name, value=None, goal=goal, unit="mm", n=0, met=None, reason=reason)]
-    peers = [_gtsam(case_of(seed, 0.2)) for seed in range(5)]
+    peers = [_gtsam(case_of(seed, 0.2)) for seed in SEEDS[:5]]
     for kernel in ("huber", "gnc"):
         own, theirs = (np.median([peer[f"{who} {kernel} s"] for peer in peers]) * 1e3 for who in ("own", "gtsam"))
         figures.append(

@@ -269,7 +269,7 @@ def steps(
     while progress.iterations < iterations and not progress.converged:
         normal = _normal(structure, factors, progress.estimate, progress.weights, scale_sigma, residuals)
         yield
-        progress, residuals, damping = _descend(structure, normal, progress, fit, damping, tolerance)
+        progress, residuals, damping = yield from _descend(structure, normal, progress, fit, damping, tolerance)
         yield
     return progress
 
@@ -281,10 +281,11 @@ def _descend(
     fit: Callable[[Estimate], tuple[_Residuals, Floats, float]],
     damping: float,
     tolerance: float,
-) -> tuple[Progress, _Residuals, float]:
+) -> Generator[None, None, tuple[Progress, _Residuals, float]]:
     """One step that does not raise the cost, and the damping for the next. Raises `ReconstructionError` for none."""
     while damping <= _LARGEST_DAMPING:
         step = _step(structure, normal, damping)
+        yield
         if step is not None and np.isfinite(step[0]).all():
             moved, scale_step = step
             estimate = Estimate(progress.estimate.poses @ se3.exp(moved), progress.estimate.scales + scale_step)
@@ -351,9 +352,9 @@ def innovations(
 ) -> Generator[None, None, Floats]:
     """Squared Mahalanobis norms (k,) of the factors `asked`, which have weight 0, by their own and the poses' doubt."""
     residuals = _residuals(factors, progress.estimate)
-    inverse = _Inverse(
-        structure, _normal(structure, factors, progress.estimate, progress.weights, scale_sigma, residuals)
-    )
+    normal = _normal(structure, factors, progress.estimate, progress.weights, scale_sigma, residuals)
+    yield
+    inverse = _Inverse(structure, normal)
     found = np.zeros(len(asked))
     for k, factor in enumerate(asked):
         yield
