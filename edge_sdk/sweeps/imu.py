@@ -83,7 +83,7 @@ def simulate_imu(
     turning = RotationSpline(seconds, Rotation.from_matrix(T_world_imu[:, :3, :3]))
     place = make_interp_spline(seconds, T_world_imu[:, :3, 3] * 1e-3, k=5 if len(seconds) > 5 else 3)
     R_world_imu = turning(t).as_matrix()
-    rate = np.einsum("nji,nj->ni", R_world_imu, turning(t, 1))
+    rate = turning(t, 1)  # in the axes of the body already
     force = place(t, nu=2) - GRAVITY_M_S2 * np.array(model.down)
     force = np.einsum("nji,nj->ni", R_world_imu, force)
     n, root = len(t), model.rate_hz**0.5
