@@ -22,7 +22,7 @@ from edge_runtime.reconstruct.grid import VolumeGrid
 from edge_runtime.reconstruct.volume import Volume
 from edge_runtime.slam import se3
 
-__all__ = ["Field", "Fit", "Points", "around", "coarser", "field_of", "fit_rigid", "smooth"]
+__all__ = ["MIN_POINTS", "Field", "Fit", "Points", "around", "coarser", "field_of", "fit_rigid", "smooth"]
 
 F64 = npt.NDArray[np.float64]
 

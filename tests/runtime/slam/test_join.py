@@ -77,7 +77,7 @@ def test_what_shows_nothing_along_one_axis_is_not_registered():
 
 def test_other_anatomy_and_empty_volumes_are_refused():
     with pytest.raises(ReconstructionError, match=r"agree|start"):
-        register_volumes(FIXED, volume(Blobs(seed=99)), None, JoinSettings(points=4000, min_ncc=0.6))
+        register_volumes(FIXED, volume(Blobs(seed=99)), None, JoinSettings(points=4000, min_ncc=0.85))
     empty = replace(FIXED, weight=np.zeros(FIXED.data.shape, np.float32))
     with pytest.raises(ReconstructionError, match="moving volume has fewer"):
         register_volumes(FIXED, empty)
