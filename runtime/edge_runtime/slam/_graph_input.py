@@ -21,6 +21,7 @@ class Rows:
         self._count = 0
 
     def append(self, row: npt.ArrayLike) -> None:
+        """One row more."""
         if self._count == len(self._array):
             self._array = np.concatenate([self._array, np.empty_like(self._array)])
         self._array[self._count] = row
@@ -28,6 +29,7 @@ class Rows:
 
     @property
     def view(self) -> npt.NDArray[np.generic]:
+        """All rows so far; it does not follow what comes later."""
         return self._array[: self._count]
 
 
