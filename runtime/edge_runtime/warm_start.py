@@ -59,7 +59,7 @@ class Warmed:
 
 
 def warm_everything() -> list[Warmed]:
-    """Compile all kernels of the runtime, or load them: compounding, live, holes, mesh, measures, preprocessing.
+    """Compile all kernels of the runtime, or load them: compounding, live, holes, mesh, measures, preprocessing, SLAM.
 
     A group whose other packages are missing is skipped and says so. Raises `MissingDependencyError` without numba.
     """
@@ -118,6 +118,9 @@ def _groups() -> Iterator[tuple[str, Callable[[], None]]]:
     yield "measures", lambda: _with_volume(lambda volume: measure_volume(volume, level=100))
     yield "turntable", lambda: _with_volume(lambda volume: turntable(volume, views=1))
     yield "speckle reduction", _srad
+    yield "pose graph", _pose_graph
+    yield "registration", _registration
+    yield "lattice", _lattice
 
 
 def _images() -> Iterator[U8]:
@@ -186,3 +189,23 @@ def _srad() -> None:
     require("cv2", "for the step srad")
     image = np.full((SIDE, SIDE), 100, np.uint8)
     make_filter(Srad(), (SIDE, SIDE))(image, np.empty_like(image), True)
+
+
+def _pose_graph() -> None:
+    from edge_runtime.slam.graph import warm_up
+
+    require("scipy", "for the pose graph")
+    warm_up()
+
+
+def _registration() -> None:
+    from edge_runtime.slam._sample_kernels import sample_gradient
+
+    field, points = np.zeros((SIDE,) * 3, np.float32), np.ones((4, 3))
+    sample_gradient(field, np.ascontiguousarray(np.eye(4)[:3]), points, np.empty(4), np.empty((4, 3)))
+
+
+def _lattice() -> None:
+    from edge_runtime.slam._lattice_kernels import sample_smooth
+
+    sample_smooth(np.zeros((SIDE,) * 3), np.ones((3, 4)), np.ones(4), np.empty(4), np.empty((3, 4)))
