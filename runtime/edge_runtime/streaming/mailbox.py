@@ -106,10 +106,7 @@ class Mailbox(Generic[T]):
                     break
                 self._putters += 1
             self._clock.wait(self._room, None)
-        if news:
-            self._news.ring()
-        if room:
-            self._room.ring()
+        self._ring(news, room)
         if lost is not None:
             self._report(lost, reason)
         return lost is not item
