@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.compiled import compiled
-from edge_runtime.reconstruct._nearest_mean import EVEN, LANES, TOP, U64, WORD, Pixels
+from edge_runtime.reconstruct._nearest_mean import EVEN, LANES, TOP, U64, WORD, Pixels, bytes_at
 from edge_runtime.reconstruct._rows import I64, ONE, clip_run, row_steps, walk_row
 
 __all__ = ["WEIGHT_BITS", "linear_mean"]
@@ -47,14 +47,7 @@ def gather(row: Pixels, ends: I64, segments: int, sums: I64) -> None:
         sums[4, k] = n * (n - 1) // 2 * (2 * n - 1) // 3
         if n <= WORD and row.itemsize == 1:
             at = U64(x)
-            word = (
-                U64(row[at])
-                | U64(row[at + U64(1)]) << U64(8)
-                | U64(row[at + U64(2)]) << U64(16)
-                | U64(row[at + U64(3)]) << U64(24)
-            )
-            word |= U64(row[at + U64(4)]) << U64(32) | U64(row[at + U64(5)]) << U64(40)
-            word |= U64(row[at + U64(6)]) << U64(48) | U64(row[at + U64(7)]) << U64(56)
+            word = bytes_at(row, at)
             word &= ONES >> U64(64 - 8 * n)
             even, odd = word & EVEN, word >> U64(8) & EVEN
             sums[0, k] = np.int64((even + odd) * LANES >> TOP)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edge_runtime.compiled import compiled, inlined
 from edge_runtime.reconstruct._rows import I64, SUM_BITS, clip_run, row_steps, walk_row
 
-__all__ = ["EVEN", "LANES", "TOP", "U64", "WORD", "Pixels", "nearest_mean", "word_sum"]
+__all__ = ["EVEN", "LANES", "TOP", "U64", "WORD", "Pixels", "bytes_at", "nearest_mean", "word_sum"]
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -23,20 +23,24 @@ WORD = 8
 
 
 @inlined
+def bytes_at(row: Pixels, x: np.uint64) -> np.uint64:
+    """The eight bytes of `row` from x on as a word, the first lowest; the compiler makes one load of them."""
+    word = (
+        U64(row[x]) | U64(row[x + U64(1)]) << U64(8) | U64(row[x + U64(2)]) << U64(16) | U64(row[x + U64(3)]) << U64(24)
+    )
+    word |= U64(row[x + U64(4)]) << U64(32) | U64(row[x + U64(5)]) << U64(40)
+    word |= U64(row[x + U64(6)]) << U64(48) | U64(row[x + U64(7)]) << U64(56)
+    return word
+
+
+@inlined
 def word_sum(row: Pixels, x: np.uint64, n: int) -> np.int64:
     """Sum of the first `n` pixels of the word of `row` that begins at x: 1 to 8 bytes, or 1 to 4 of 16 bits below 2^14.
 
-    What lies behind them is shifted out. The compiler makes one load of the word.
+    What lies behind them is shifted out.
     """
     if row.itemsize == 1:
-        word = (
-            U64(row[x])
-            | U64(row[x + U64(1)]) << U64(8)
-            | U64(row[x + U64(2)]) << U64(16)
-            | U64(row[x + U64(3)]) << U64(24)
-        )
-        word |= U64(row[x + U64(4)]) << U64(32) | U64(row[x + U64(5)]) << U64(40)
-        word |= U64(row[x + U64(6)]) << U64(48) | U64(row[x + U64(7)]) << U64(56)
+        word = bytes_at(row, x)
         word = word << U64(64 - 8 * n)
         word = (word & EVEN) + (word >> U64(8) & EVEN)
     else:

@@ -21,7 +21,7 @@ from edge_runtime.frame import FrameGeometry
 from edge_runtime.geometry import PoseOrigin
 from edge_runtime.reconstruct._sums import CompoundKernel, CompoundMode, Placed, Sums
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid, grid_of_sweep
-from edge_runtime.reconstruct.on_grid import place_on, volume_on
+from edge_runtime.reconstruct.on_grid import place_on, room_on, volume_on
 from edge_runtime.reconstruct.sweep import Sweep
 from edge_runtime.reconstruct.volume import Volume
 
@@ -57,15 +57,8 @@ class Compounder:
         self._sums = Sums(mode, kernel, average)
         if not 1 <= threads <= MAX_THREADS:
             raise ConfigError(f"threads {threads}: 1 to {MAX_THREADS} is allowed")
-        if grid.voxels > max_voxels:
-            raise ReconstructionError(
-                f"the grid has {grid.voxels} voxels {grid.shape}, the cap is {max_voxels}; take a coarser spacing or "
-                "raise max_voxels"
-            )
+        self._acc, self._sides, self._box = room_on(grid, self._sums, max_voxels)
         self.grid, self.mode, self.kernel, self.pose_origin = grid, mode, kernel, pose_origin
-        self._acc = np.zeros((grid.voxels, *self._sums.moments), np.int64)
-        self._sides = np.array(grid.shape[::-1], np.int64)
-        self._box = np.stack([np.zeros(3, np.int64), self._sides - self._sums.overlap])
         self._frames = 0
         self._sequence = 0
         self._lock = threading.Lock()

@@ -15,7 +15,7 @@ from edge_runtime.frame import FrameGeometry
 from edge_runtime.geometry import PoseOrigin
 from edge_runtime.reconstruct._sums import CompoundKernel, CompoundMode, Placed, Sums
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid
-from edge_runtime.reconstruct.on_grid import place_on, volume_on
+from edge_runtime.reconstruct.on_grid import place_on, room_on, volume_on
 from edge_runtime.reconstruct.volume import Volume
 
 __all__ = ["EditableCompounder"]
@@ -51,15 +51,8 @@ class EditableCompounder:
         max_voxels: int = MAX_VOXELS,
     ) -> None:
         self._sums = Sums(mode, kernel)
-        if grid.voxels > max_voxels:
-            raise ReconstructionError(
-                f"the grid has {grid.voxels} voxels {grid.shape}, the cap is {max_voxels}; take a coarser spacing or "
-                "raise max_voxels"
-            )
+        self._acc, self._sides, self._box = room_on(grid, self._sums, max_voxels)
         self.grid, self.mode, self.kernel, self.pose_origin = grid, mode, kernel, pose_origin
-        self._acc = np.zeros((grid.voxels, *self._sums.moments), np.int64)
-        self._sides = np.array(grid.shape[::-1], np.int64)
-        self._box = np.stack([np.zeros(3, np.int64), self._sides - self._sums.overlap])
         self._frames: dict[int, _Kept] = {}
         self._keys = count(1)
         self._lock = threading.Lock()

@@ -12,7 +12,7 @@ from edge_runtime.frame import FrameGeometry
 from edge_runtime.geometry import PoseOrigin
 from edge_runtime.reconstruct._sums import Sums
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid
-from edge_runtime.reconstruct.on_grid import volume_on
+from edge_runtime.reconstruct.on_grid import check_size, volume_on
 from edge_runtime.reconstruct.volume import Volume
 
 __all__ = ["WeightedCompounder", "depth_weights"]
@@ -40,11 +40,7 @@ class WeightedCompounder:
     def __init__(
         self, grid: VolumeGrid, *, pose_origin: PoseOrigin = "tracker", max_voxels: int = MAX_VOXELS // 2
     ) -> None:
-        if grid.voxels > max_voxels:
-            raise ReconstructionError(
-                f"the grid has {grid.voxels} voxels {grid.shape}, the cap is {max_voxels}; take a coarser spacing or "
-                "raise max_voxels"
-            )
+        check_size(grid, max_voxels)
         self.grid, self.pose_origin = grid, pose_origin
         self._place = Sums("mean", "nearest").place
         self._acc = np.zeros((grid.voxels, 4), np.int64)

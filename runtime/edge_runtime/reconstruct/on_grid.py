@@ -5,13 +5,36 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.errors import ReconstructionError
 from edge_runtime.frame import FrameGeometry
 from edge_runtime.geometry import PoseOrigin
 from edge_runtime.reconstruct._sums import Placed, Sums
 from edge_runtime.reconstruct.grid import VolumeGrid
 from edge_runtime.reconstruct.volume import Volume
 
-__all__ = ["place_on", "volume_on"]
+__all__ = ["check_size", "place_on", "room_on", "volume_on"]
+
+I64 = npt.NDArray[np.int64]
+
+
+def check_size(grid: VolumeGrid, max_voxels: int) -> None:
+    """Raise `ReconstructionError` for a grid of more than `max_voxels`."""
+    if grid.voxels > max_voxels:
+        raise ReconstructionError(
+            f"the grid has {grid.voxels} voxels {grid.shape}, the cap is {max_voxels}; take a coarser spacing or "
+            "raise max_voxels"
+        )
+
+
+def room_on(grid: VolumeGrid, sums: Sums, max_voxels: int) -> tuple[I64, I64, I64]:
+    """Empty sums of every voxel of `grid`, its sides (x, y, z), and the box that pixels may fall into.
+
+    Raises `ReconstructionError` for a grid of more than `max_voxels`.
+    """
+    check_size(grid, max_voxels)
+    sides = np.array(grid.shape[::-1], np.int64)
+    empty = np.zeros((grid.voxels, *sums.moments), np.int64)
+    return empty, sides, np.stack([np.zeros(3, np.int64), sides - sums.overlap])
 
 
 def place_on(

@@ -11,6 +11,7 @@ from edge_runtime.errors import ConfigError, ReconstructionError
 from edge_runtime.frame import FrameGeometry
 from edge_runtime.reconstruct._sums import Sums
 from edge_runtime.reconstruct.grid import MAX_VOXELS, VolumeGrid
+from edge_runtime.reconstruct.on_grid import check_size
 from edge_runtime.reconstruct.scan import image_from_pixel
 from edge_runtime.reconstruct.sweep import Sweep
 
@@ -71,11 +72,7 @@ class UncertaintyCompounder:
     """
 
     def __init__(self, grid: VolumeGrid, *, max_voxels: int = MAX_VOXELS) -> None:
-        if grid.voxels > max_voxels:
-            raise ReconstructionError(
-                f"the grid has {grid.voxels} voxels {grid.shape}, the cap is {max_voxels}; take a coarser spacing or "
-                "raise max_voxels"
-            )
+        check_size(grid, max_voxels)
         self.grid = grid
         self._place = Sums("mean", "nearest").place
         self._sums = np.zeros((grid.voxels, 2), np.int64)
